@@ -1,0 +1,62 @@
+package queue
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/binary"
+	"maps"
+	"time"
+)
+
+// Job is one unit of work. Kind is required; the zero value of every other field is valid.
+type Job struct {
+	// ID is set by Enqueue: 26 characters that sort by time.
+	ID string
+
+	Kind    string            // picks the handler, e.g. "orders/create"
+	Payload []byte            // at most Config.MaxPayloadBytes; a handler must not change it
+	Headers map[string]string // whatever travels with the payload; a handler must not change it
+
+	Group string // the tenant: groups take turns, whatever they have waiting
+	Key   string // jobs of one group and key run in order, one at a time; "" runs apart from all others
+
+	// DedupeKey makes Enqueue drop the job if one of the same group was accepted under this key
+	// within that job's DedupeFor. "" asks for no such check.
+	DedupeKey string
+	DedupeFor time.Duration // how long the key counts; 0 means 48 h
+
+	MaxAttempts int // failures after which the job is a dead letter; 0 means Config.MaxAttempts
+
+	Attempts int // failures so far; set by the queue
+}
+
+// Receipt says what became of a job that was enqueued.
+type Receipt struct {
+	ID        string // the job's, or that of the job that came first
+	Duplicate bool   // dropped: its DedupeKey was taken
+}
+
+// DeadLetter is a job that will not be tried again unless someone asks.
+type DeadLetter struct {
+	Job   Job
+	Error string    // why: the last failure
+	At    time.Time // when it died, by the engine's clock
+}
+
+// clone makes j independent of the caller's memory.
+func (j Job) clone() Job {
+	j.Payload = bytes.Clone(j.Payload)
+	j.Headers = maps.Clone(j.Headers)
+	return j
+}
+
+var idEncoding = base32.HexEncoding.WithPadding(base32.NoPadding)
+
+// newID makes 48 bits of milliseconds and 80 random bits, as a UUIDv7 would, in text that sorts.
+func newID() string {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], uint64(time.Now().UnixMilli())<<16) //nolint:gosec // not before 1970
+	_, _ = rand.Read(b[6:])                                              // never fails: crypto/rand
+	return idEncoding.EncodeToString(b[:])
+}

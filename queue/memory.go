@@ -1,0 +1,465 @@
+package queue
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+const (
+	// takeUp bounds what one Claim takes up of each kind: due lanes, ended leases, old keys.
+	takeUp = 128
+	// batchMemory is how long an answer to an Enqueue is remembered for a repetition.
+	batchMemory = 2 * time.Minute
+)
+
+// Memory is a Broker that keeps its queues in the process: nothing survives it. It is for tests,
+// demos and work that may be lost. The zero value is ready; it must not be copied after first use.
+type Memory struct {
+	mu     sync.Mutex
+	queues map[string]*memQueue
+}
+
+var (
+	_ Broker   = (*Memory)(nil)
+	_ Operator = (*Memory)(nil)
+)
+
+// Info says "memory", not durable.
+func (m *Memory) Info() BrokerInfo { return BrokerInfo{Engine: "memory"} }
+
+// Enqueue implements [Broker].
+func (m *Memory) Enqueue(ctx context.Context, queue string, batch Batch) ([]Receipt, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.queue(queue).enqueue(time.Now(), batch), nil
+}
+
+// Claim implements [Broker].
+func (m *Memory) Claim(ctx context.Context, queue string, call Call) (Claimed, error) {
+	if err := ctx.Err(); err != nil {
+		return Claimed{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.queue(queue).claim(time.Now(), call), nil
+}
+
+// Extend implements [Broker].
+func (m *Memory) Extend(ctx context.Context, queue string, tokens []Token, lease time.Duration) ([]Token, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.queue(queue).extend(time.Now(), tokens, lease), nil
+}
+
+// Wait implements [Broker].
+func (m *Memory) Wait(ctx context.Context, queue string) error {
+	m.mu.Lock()
+	q := m.queue(queue)
+	if q.ring.len() > 0 {
+		m.mu.Unlock()
+		return nil
+	}
+	q.waiters = true
+	woken := q.woken
+	m.mu.Unlock()
+	select {
+	case <-woken:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Dead implements [Operator].
+func (m *Memory) Dead(_ context.Context, queue string, limit int) ([]DeadLetter, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	dead := m.queue(queue).dead
+	return slices.Clone(dead[:min(limit, len(dead))]), nil
+}
+
+func (m *Memory) queue(name string) *memQueue {
+	q := m.queues[name]
+	if q == nil {
+		q = &memQueue{
+			lanes: map[laneID]*lane{}, groups: map[string]*group{}, leased: map[Token]*lane{}, keys: map[dedupeID]dedupe{},
+			batches: map[string][]Receipt{}, answers: map[string]answer{}, woken: make(chan struct{}),
+		}
+		if m.queues == nil {
+			m.queues = map[string]*memQueue{}
+		}
+		m.queues[name] = q
+	}
+	return q
+}
+
+// memQueue is one queue: the machine, a step at a time under Memory's lock.
+type memQueue struct {
+	lanes   map[laneID]*lane
+	groups  map[string]*group
+	ring    deque[*group] // the groups that have a ready lane, in the order of their turns
+	leased  map[Token]*lane
+	claims  uint64 // orders leases by when they were taken
+	waiting timers // lanes by when their head is due
+	expiry  timers // lanes by when their lease ends
+	dead    []DeadLetter
+
+	keys    map[dedupeID]dedupe
+	keyEnds timers
+	batches map[string][]Receipt
+	sent    deque[sentBatch]
+	answers map[string]answer // the last one of each process
+
+	waiters bool          // somebody waits on woken
+	woken   chan struct{} // closed and made anew when a lane becomes ready
+}
+
+type laneID struct{ group, key, job string } // job is set for a job without a key: a lane of its own
+
+// lane is the jobs of a group that share a key, in order. Its head stays until it is settled. It is
+// ready (in its group's list), leased (token set) or waiting (due set); an empty one is gone.
+type lane struct {
+	id    laneID
+	group *group
+	jobs  deque[*stored]
+
+	token Token
+	claim uint64
+	end   time.Time // of the lease
+	due   time.Time // of the head, while it waits
+}
+
+type stored struct {
+	Job
+	accepted time.Time
+}
+
+type group struct {
+	name  string
+	lanes int
+	ready deque[*lane]
+}
+
+type dedupeID struct{ group, key string }
+
+type dedupe struct {
+	job string
+	end time.Time
+}
+
+type sentBatch struct {
+	id string
+	at time.Time
+}
+
+type answer struct {
+	number  uint64
+	claimed Claimed
+}
+
+func (q *memQueue) enqueue(now time.Time, batch Batch) []Receipt {
+	for q.sent.len() > 0 && now.Sub(q.sent.front().at) > batchMemory {
+		delete(q.batches, q.sent.popFront().id)
+	}
+	if receipts, seen := q.batches[batch.ID]; seen {
+		return slices.Clone(receipts)
+	}
+	receipts := make([]Receipt, len(batch.Jobs))
+	for i, e := range batch.Jobs {
+		receipts[i] = q.accept(now, e)
+	}
+	q.batches[batch.ID] = receipts
+	q.sent.pushBack(sentBatch{batch.ID, now})
+	return slices.Clone(receipts)
+}
+
+func (q *memQueue) accept(now time.Time, e Entry) Receipt {
+	q.forgetKeys(now)
+	if e.Job.DedupeKey != "" {
+		id := dedupeID{e.Job.Group, e.Job.DedupeKey}
+		if first, taken := q.keys[id]; taken && now.Before(first.end) {
+			return Receipt{ID: first.job, Duplicate: true}
+		}
+		end := now.Add(e.Job.DedupeFor)
+		q.keys[id] = dedupe{e.Job.ID, end}
+		heap.Push(&q.keyEnds, timer{at: end, key: id})
+	}
+	job := &stored{Job: e.Job.clone(), accepted: now}
+	if e.Dead != "" {
+		q.bury(now, job, e.Dead)
+		return Receipt{ID: job.ID}
+	}
+	id := laneID{group: job.Group, key: job.Key}
+	if job.Key == "" {
+		id.job = job.ID
+	}
+	l := q.lanes[id]
+	if l == nil {
+		l = &lane{id: id, group: q.groupOf(job.Group)}
+		l.group.lanes++
+		q.lanes[id] = l
+	}
+	l.jobs.pushBack(job)
+	if l.jobs.len() == 1 {
+		q.ready(l)
+	}
+	return Receipt{ID: job.ID}
+}
+
+func (q *memQueue) groupOf(name string) *group {
+	g := q.groups[name]
+	if g == nil {
+		g = &group{name: name}
+		q.groups[name] = g
+	}
+	return g
+}
+
+// forgetKeys drops dedupe keys that have ended.
+func (q *memQueue) forgetKeys(now time.Time) {
+	for range takeUp {
+		t, ok := q.keyEnds.due(now)
+		if !ok {
+			return
+		}
+		if q.keys[t.key].end.Equal(t.at) {
+			delete(q.keys, t.key)
+		}
+	}
+}
+
+// ready puts a lane at the tail of its group, and the group into the ring.
+func (q *memQueue) ready(l *lane) {
+	l.group.ready.pushBack(l)
+	q.enter(l.group)
+}
+
+// enter puts a group that has just got a ready lane at the ring's tail, unless it is there already.
+func (q *memQueue) enter(g *group) {
+	if g.ready.len() == 1 {
+		q.ring.pushBack(g)
+	}
+	if q.waiters {
+		q.waiters = false
+		close(q.woken)
+		q.woken = make(chan struct{})
+	}
+}
+
+func (q *memQueue) claim(now time.Time, call Call) Claimed {
+	if last, ok := q.answers[call.Process]; ok && last.number == call.Number {
+		return last.claimed
+	}
+	var c Claimed
+	var released []*lane
+	for _, s := range call.Settle {
+		l := q.leased[s.Token]
+		if l == nil {
+			c.Lost = append(c.Lost, s.Token)
+			continue
+		}
+		delete(q.leased, s.Token)
+		l.token = ""
+		if s.Action == Release {
+			released = append(released, l)
+			continue
+		}
+		q.settle(now, l, s)
+	}
+	// Each goes to the front, so the one that was claimed last goes first.
+	slices.SortFunc(released, func(a, b *lane) int { return cmp.Compare(b.claim, a.claim) })
+	for _, l := range released {
+		l.group.ready.pushFront(l)
+		q.enter(l.group)
+	}
+	q.takeUp(now) // after the settlements: a lease past its end still counts until it is taken up
+	for len(c.Jobs) < call.Max && q.ring.len() > 0 {
+		token := Token(call.Process + "." + strconv.FormatUint(call.Number, 10) + "." + strconv.Itoa(len(c.Jobs)))
+		c.Jobs = append(c.Jobs, q.lease(now, token, call.Lease))
+	}
+	if t, ok := q.waiting.first(); ok {
+		c.DueIn = max(t.at.Sub(now), 1)
+	}
+	q.answers[call.Process] = answer{call.Number, c}
+	return c
+}
+
+// lease takes the next lane: the first ready one of the group whose turn it is.
+func (q *memQueue) lease(now time.Time, token Token, d time.Duration) Lease {
+	g := q.ring.popFront()
+	l := g.ready.popFront()
+	if g.ready.len() > 0 {
+		q.ring.pushBack(g)
+	}
+	q.claims++
+	l.token, l.claim, l.end = token, q.claims, now.Add(d)
+	q.leased[token] = l
+	heap.Push(&q.expiry, timer{at: l.end, lane: l})
+	job := l.jobs.front()
+	return Lease{Token: token, Job: job.Job, Age: now.Sub(job.accepted)}
+}
+
+func (q *memQueue) settle(now time.Time, l *lane, s Settlement) {
+	head := l.jobs.front()
+	switch s.Action {
+	case Retry:
+		head.Attempts++
+		if head.Attempts >= head.MaxAttempts {
+			q.bury(now, head, s.Error)
+			break
+		}
+		q.wait(now, l, s.After)
+		return
+	case Snooze:
+		q.wait(now, l, s.After)
+		return
+	case Kill:
+		q.bury(now, head, s.Error)
+	}
+	l.jobs.popFront()
+	if l.jobs.len() > 0 {
+		q.ready(l)
+		return
+	}
+	delete(q.lanes, l.id)
+	if l.group.lanes--; l.group.lanes == 0 {
+		delete(q.groups, l.group.name)
+	}
+}
+
+func (q *memQueue) wait(now time.Time, l *lane, after time.Duration) {
+	if after <= 0 {
+		q.ready(l)
+		return
+	}
+	l.due = now.Add(after)
+	heap.Push(&q.waiting, timer{at: l.due, lane: l})
+}
+
+func (q *memQueue) bury(now time.Time, job *stored, reason string) {
+	q.dead = append(q.dead, DeadLetter{Job: job.Job, Error: reason, At: now})
+}
+
+// takeUp makes what is due ready, and what its worker has lost.
+func (q *memQueue) takeUp(now time.Time) {
+	for range takeUp {
+		t, ok := q.waiting.due(now)
+		if !ok {
+			break
+		}
+		q.ready(t.lane)
+	}
+	for range takeUp {
+		t, ok := q.expiry.due(now)
+		if !ok {
+			break
+		}
+		l := t.lane
+		switch {
+		case l.token == "": // settled since
+		case l.end.After(now): // extended, or leased anew, since; its own entry is in the heap
+		default:
+			delete(q.leased, l.token)
+			l.token = ""
+			q.ready(l)
+		}
+	}
+}
+
+func (q *memQueue) extend(now time.Time, tokens []Token, d time.Duration) (lost []Token) {
+	for _, t := range tokens {
+		l := q.leased[t]
+		if l == nil {
+			lost = append(lost, t)
+			continue
+		}
+		l.end = now.Add(d)
+		heap.Push(&q.expiry, timer{at: l.end, lane: l})
+	}
+	return lost
+}
+
+// timer is an entry of a heap: a lane's or a dedupe key's next time.
+type timer struct {
+	at   time.Time
+	lane *lane
+	key  dedupeID
+}
+
+// timers is a heap by time.
+type timers []timer
+
+func (h timers) Len() int           { return len(h) }
+func (h timers) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h timers) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *timers) Push(x any)        { *h = append(*h, x.(timer)) } //nolint:forcetypeassert // container/heap's shape
+func (h *timers) Pop() any {
+	old := *h
+	t := old[len(old)-1]
+	old[len(old)-1] = timer{}
+	*h = old[:len(old)-1]
+	return t
+}
+
+func (h timers) first() (timer, bool) {
+	if len(h) == 0 {
+		return timer{}, false
+	}
+	return h[0], true
+}
+
+// due takes out the first entry if its time has come.
+func (h *timers) due(now time.Time) (timer, bool) {
+	t, ok := h.first()
+	if !ok || t.at.After(now) {
+		return timer{}, false
+	}
+	heap.Pop(h)
+	return t, true
+}
+
+// deque is a double-ended queue over a slice.
+type deque[T any] struct {
+	items []T
+	head  int
+}
+
+func (d *deque[T]) len() int     { return len(d.items) - d.head }
+func (d *deque[T]) front() T     { return d.items[d.head] }
+func (d *deque[T]) pushBack(v T) { d.items = append(d.items, v) }
+
+func (d *deque[T]) pushFront(v T) {
+	if d.head == 0 {
+		d.items = slices.Insert(d.items, 0, v)
+		return
+	}
+	d.head--
+	d.items[d.head] = v
+}
+
+func (d *deque[T]) popFront() T {
+	var zero T
+	v := d.items[d.head]
+	d.items[d.head] = zero
+	d.head++
+	switch {
+	case d.head == len(d.items):
+		d.items, d.head = d.items[:0], 0
+	case d.head > 64 && d.head*2 > len(d.items):
+		n := copy(d.items, d.items[d.head:])
+		clear(d.items[n:])
+		d.items, d.head = d.items[:n], 0
+	}
+	return v
+}

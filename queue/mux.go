@@ -1,0 +1,50 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Handler handles one job. nil means that the job is done. An error means that it comes again,
+// unless a Permanent() bool method of it (see [Permanent]) says true; an error with a
+// RetryAfter() time.Duration method puts the job off for that long without counting a failure.
+type Handler = func(ctx context.Context, job Job) error
+
+// Mux finds the handler of a job by its kind. Fill it before it is used; after that it is safe for
+// concurrent use.
+type Mux struct{ handlers map[string]Handler }
+
+// NewMux makes an empty Mux.
+func NewMux() *Mux { return &Mux{handlers: map[string]Handler{}} }
+
+// Handle registers the handler of a kind. It panics if the kind is empty or has one, or h is nil.
+func (m *Mux) Handle(kind string, h Handler) {
+	if kind == "" || h == nil {
+		panic("queue: Mux.Handle needs a kind and a handler")
+	}
+	if _, taken := m.handlers[kind]; taken {
+		panic(fmt.Sprintf("queue: kind %q has a handler already", kind))
+	}
+	m.handlers[kind] = h
+}
+
+// Has says whether a kind has a handler.
+func (m *Mux) Has(kind string) bool { return m.handlers[kind] != nil }
+
+// Kinds lists the kinds that have a handler, sorted.
+func (m *Mux) Kinds() []string { return slices.Sorted(maps.Keys(m.handlers)) }
+
+// Handle registers a handler that gets the payload decoded from JSON. A payload that does not decode
+// kills its job.
+func Handle[T any](m *Mux, kind string, h func(ctx context.Context, in T) error) {
+	m.Handle(kind, func(ctx context.Context, job Job) error {
+		var in T
+		if err := json.Unmarshal(job.Payload, &in); err != nil {
+			return Permanent(fmt.Errorf("queue: payload of %s does not decode: %w", job.Kind, err))
+		}
+		return h(ctx, in)
+	})
+}
