@@ -1,0 +1,44 @@
+package queue_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/breakwater-go/breakwater/queue"
+)
+
+// deafBroker is a memory broker whose connection fails in chosen ways.
+type deafBroker struct {
+	*queue.Memory
+	deaf  atomic.Bool // heartbeats fail
+	away  atomic.Bool // everything fails
+	mute  atomic.Bool // Wait never returns
+	calls atomic.Int64
+}
+
+var errAway = errors.New("broker is away")
+
+func (b *deafBroker) Claim(ctx context.Context, name string, call queue.Call) (queue.Claimed, error) {
+	b.calls.Add(1)
+	if b.away.Load() {
+		return queue.Claimed{}, errAway
+	}
+	return b.Memory.Claim(ctx, name, call)
+}
+
+func (b *deafBroker) Extend(ctx context.Context, name string, tokens []queue.Token, lease time.Duration) ([]queue.Token, error) {
+	if b.deaf.Load() || b.away.Load() {
+		return nil, errAway
+	}
+	return b.Memory.Extend(ctx, name, tokens, lease)
+}
+
+func (b *deafBroker) Wait(ctx context.Context, name string) error {
+	if b.mute.Load() {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return b.Memory.Wait(ctx, name)
+}

@@ -1,0 +1,594 @@
+package queue_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/breakwater-go/breakwater/queue"
+)
+
+func newQueue(t *testing.T, b queue.Broker) *queue.Queue {
+	t.Helper()
+	q, err := queue.New(b, queue.Config{AllowVolatile: true})
+	require.NoError(t, err)
+	return q
+}
+
+// work runs a worker until stop is called, which waits for it.
+func work(t *testing.T, q *queue.Queue, mux *queue.Mux, cfg queue.WorkerConfig) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- q.Run(ctx, mux, cfg) }()
+	return sync.OnceFunc(func() {
+		cancel()
+		assert.NoError(t, <-done)
+	})
+}
+
+func muxOf(kind string, h queue.Handler) *queue.Mux {
+	mux := queue.NewMux()
+	mux.Handle(kind, h)
+	return mux
+}
+
+func enqueue(t *testing.T, q *queue.Queue, jobs ...queue.Job) []queue.Receipt {
+	t.Helper()
+	r, err := q.Enqueue(t.Context(), jobs...)
+	require.NoError(t, err)
+	return r
+}
+
+// journal notes what handlers did, in order.
+type journal struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (j *journal) add(format string, args ...any) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.lines = append(j.lines, fmt.Sprintf(format, args...))
+}
+
+func (j *journal) all() []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.lines)
+}
+
+// P4: "In order per key. Jobs of one group, class and ordering key run one at a time, in the order they
+// entered their lane, retries included (strict, the default). Different keys run in parallel."
+func TestP4InOrderPerKeyRetriesIncluded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const keys, perKey = 20, 10
+		q := newQueue(t, new(queue.Memory))
+		var mu sync.Mutex
+		running := map[string]int{}
+		parallel, peak := 0, 0
+		ran := map[string][]string{}
+		stop := work(t, q, muxOf("k", func(_ context.Context, job queue.Job) error {
+			mu.Lock()
+			running[job.Key]++
+			parallel++
+			peak = max(peak, parallel)
+			assert.Equal(t, 1, running[job.Key], "one at a time")
+			mu.Unlock()
+			time.Sleep(time.Second)
+			mu.Lock()
+			defer mu.Unlock()
+			running[job.Key]--
+			parallel--
+			// Every third job fails twice; its successors must wait for it.
+			if n, _ := strconv.Atoi(string(job.Payload)); n%3 == 0 && job.Attempts < 2 {
+				return errors.New("not yet")
+			}
+			ran[job.Key] = append(ran[job.Key], string(job.Payload))
+			return nil
+		}), queue.WorkerConfig{Backoff: func(int) time.Duration { return 7 * time.Second }})
+		for i := range perKey {
+			for k := range keys {
+				enqueue(t, q, queue.Job{Kind: "k", Group: "shop", Key: strconv.Itoa(k), Payload: []byte(strconv.Itoa(i))})
+			}
+		}
+		time.Sleep(10 * time.Minute)
+		stop()
+		var want []string
+		for i := range perKey {
+			want = append(want, strconv.Itoa(i))
+		}
+		require.Len(t, ran, keys)
+		for k, got := range ran {
+			assert.Equal(t, want, got, "key %s", k)
+		}
+		assert.Greater(t, peak, 10, "different keys run in parallel")
+	})
+}
+
+// P6: "Fair. One shop's spike does not delay the others."
+// (TRAPS: group_with_100k_jobs_delays_another_groups_first_job_by_at_most_one_round)
+func TestP6GroupWith100kJobsDelaysAnotherGroupsFirstJobByAtMostOneRound(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	b := new(queue.Memory)
+	q := newQueue(t, b)
+	spike := make([]queue.Job, 100_000)
+	for i := range spike {
+		spike[i] = queue.Job{Kind: "k", Group: "noisy", Key: strconv.Itoa(i)}
+	}
+	enqueue(t, q, spike...)
+	const quiet = 20
+	for i := range quiet {
+		enqueue(t, q, queue.Job{Kind: "k", Group: "quiet" + strconv.Itoa(i), Key: "a"}, queue.Job{Kind: "k", Group: "quiet" + strconv.Itoa(i), Key: "b"})
+	}
+	// Rounds of one job each: every group with a ready lane has its turn in each.
+	for round := range 2 {
+		claimed, err := b.Claim(ctx, "default", queue.Call{Process: "p", Number: uint64(round), Max: quiet + 1, Lease: time.Minute})
+		require.NoError(t, err)
+		groups := map[string]int{}
+		for _, lease := range claimed.Jobs {
+			groups[lease.Job.Group]++
+		}
+		assert.Len(t, groups, quiet+1, "round %d", round)
+	}
+}
+
+func TestVolatileBrokerMustBeAskedForByName(t *testing.T) {
+	t.Parallel()
+	_, err := queue.New(new(queue.Memory), queue.Config{})
+	require.ErrorIs(t, err, queue.ErrVolatile)
+	require.ErrorContains(t, err, "AllowVolatile")
+}
+
+func TestNewRefuses(t *testing.T) {
+	t.Parallel()
+	for want, cfg := range map[string]queue.Config{
+		"MaxPayloadBytes is -1": {AllowVolatile: true, MaxPayloadBytes: -1},
+		"MaxAttempts is -1":     {AllowVolatile: true, MaxAttempts: -1},
+	} {
+		_, err := queue.New(new(queue.Memory), cfg)
+		require.ErrorContains(t, err, want)
+	}
+	_, err := queue.New(nil, queue.Config{})
+	require.ErrorContains(t, err, "broker is nil")
+	q := newQueue(t, new(queue.Memory))
+	require.ErrorContains(t, q.Run(t.Context(), queue.NewMux(), queue.WorkerConfig{}), "no handler")
+	for want, cfg := range map[string]queue.WorkerConfig{"Concurrency is -1": {Concurrency: -1}, "Lease is -1s": {Lease: -time.Second}, "Drain is -1s": {Drain: -time.Second}} {
+		require.ErrorContains(t, q.Run(t.Context(), muxOf("k", func(context.Context, queue.Job) error { return nil }), cfg), want)
+	}
+	for want, job := range map[string]queue.Job{"Kind is empty": {}, "MaxAttempts is -1": {Kind: "k", MaxAttempts: -1}, "DedupeFor is -1s": {Kind: "k", DedupeFor: -time.Second}} {
+		_, err := q.Enqueue(t.Context(), job)
+		require.ErrorContains(t, err, want)
+	}
+}
+
+func TestPayloadOverTheLimitIsATypedErrorAtEnqueue(t *testing.T) {
+	t.Parallel()
+	q, err := queue.New(new(queue.Memory), queue.Config{AllowVolatile: true, MaxPayloadBytes: 3})
+	require.NoError(t, err)
+	_, err = q.Enqueue(t.Context(), queue.Job{Kind: "k", Payload: []byte("1234")})
+	require.ErrorIs(t, err, queue.ErrPayloadTooLarge)
+	require.EqualError(t, err, "queue: payload of k has 4 bytes; Config.MaxPayloadBytes is 3")
+	var permanent interface{ Permanent() bool }
+	require.ErrorAs(t, err, &permanent)
+	assert.True(t, permanent.Permanent())
+}
+
+func TestDedupeHitReturnsTheFirstJobsID(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, new(queue.Memory))
+		job := queue.Job{Kind: "k", Group: "g", DedupeKey: "d", DedupeFor: time.Hour}
+		first := enqueue(t, q, job)[0]
+		assert.Equal(t, []queue.Receipt{{ID: first.ID, Duplicate: true}, {ID: first.ID, Duplicate: true}}, enqueue(t, q, job, job))
+		other := job
+		other.Group = "h"
+		assert.False(t, enqueue(t, q, other)[0].Duplicate, "keys are a group's own")
+		time.Sleep(time.Hour)
+		assert.False(t, enqueue(t, q, job)[0].Duplicate, "the key has ended")
+	})
+}
+
+// A batch sent again after a lost reply takes effect once, for two minutes.
+func TestBatchSentAgainTakesEffectOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := new(queue.Memory)
+		batch := queue.Batch{ID: "b1", Jobs: []queue.Entry{{Job: queue.Job{ID: "j1", Kind: "k", MaxAttempts: 1}}}}
+		first, err := b.Enqueue(t.Context(), "default", batch)
+		require.NoError(t, err)
+		time.Sleep(2 * time.Minute)
+		again, err := b.Enqueue(t.Context(), "default", batch)
+		require.NoError(t, err)
+		assert.Equal(t, first, again)
+		assert.Len(t, claim(t, b, 1, 10).Jobs, 1)
+	})
+}
+
+func claim(t *testing.T, b queue.Broker, number uint64, most int, settle ...queue.Settlement) queue.Claimed {
+	t.Helper()
+	c, err := b.Claim(t.Context(), "default", queue.Call{Process: "p", Number: number, Max: most, Lease: 30 * time.Second, Settle: settle})
+	require.NoError(t, err)
+	return c
+}
+
+func TestClaimSentAgainGetsTheSameAnswer(t *testing.T) {
+	t.Parallel()
+	b := new(queue.Memory)
+	enqueue(t, newQueue(t, b), queue.Job{Kind: "k"}, queue.Job{Kind: "k"})
+	first := claim(t, b, 1, 1)
+	assert.Equal(t, first, claim(t, b, 1, 1))
+	assert.NotEqual(t, first.Jobs[0].Token, claim(t, b, 2, 1).Jobs[0].Token)
+}
+
+func TestLateSettlementIsLostAndChangesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := new(queue.Memory)
+		enqueue(t, newQueue(t, b), queue.Job{Kind: "k", Key: "a"})
+		first := claim(t, b, 1, 1).Jobs[0]
+		time.Sleep(30 * time.Second)
+		second := claim(t, b, 2, 1).Jobs
+		require.Len(t, second, 1, "taken over")
+		late := claim(t, b, 3, 1, queue.Settlement{Token: first.Token, Action: queue.Ack})
+		assert.Equal(t, []queue.Token{first.Token}, late.Lost)
+		lost, err := b.Extend(t.Context(), "default", []queue.Token{first.Token, second[0].Token}, time.Minute)
+		require.NoError(t, err)
+		assert.Equal(t, []queue.Token{first.Token}, lost, "heartbeat_of_a_lost_lease_cannot_revive_it")
+		done := claim(t, b, 4, 1, queue.Settlement{Token: second[0].Token, Action: queue.Ack})
+		assert.Empty(t, done.Lost)
+		again := claim(t, b, 5, 1, queue.Settlement{Token: second[0].Token, Action: queue.Ack})
+		assert.Equal(t, []queue.Token{second[0].Token}, again.Lost)
+	})
+}
+
+// A lease past its end that nobody has taken up is still held.
+func TestLeasePastItsEndCountsUntilTakenUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := new(queue.Memory)
+		enqueue(t, newQueue(t, b), queue.Job{Kind: "k", Key: "a"})
+		lease := claim(t, b, 1, 1).Jobs[0]
+		time.Sleep(time.Hour)
+		assert.Empty(t, claim(t, b, 2, 1, queue.Settlement{Token: lease.Token, Action: queue.Ack}).Lost)
+	})
+}
+
+// A clean shutdown gives back what it had not finished, at the head and in order.
+func TestReleaseKeepsOrderAndAttempts(t *testing.T) {
+	t.Parallel()
+	b := new(queue.Memory)
+	q := newQueue(t, b)
+	for i := range 6 {
+		enqueue(t, q, queue.Job{Kind: "k", Group: "g", Key: strconv.Itoa(i)})
+	}
+	leases := claim(t, b, 1, 3).Jobs
+	var settle []queue.Settlement
+	for _, i := range []int{1, 2, 0} {
+		settle = append(settle, queue.Settlement{Token: leases[i].Token, Action: queue.Release})
+	}
+	var keys []string
+	for _, l := range claim(t, b, 2, 6, settle...).Jobs {
+		keys = append(keys, l.Job.Key)
+		assert.Zero(t, l.Job.Attempts)
+	}
+	assert.Equal(t, []string{"0", "1", "2", "3", "4", "5"}, keys)
+}
+
+func TestWhatErrorsMean(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		err       func() error
+		attempts  []int // seen by the handler, run by run
+		dead      string
+		lastAfter time.Duration
+	}{
+		"an error is a failed attempt until MaxAttempts": {func() error { return errors.New("boom") }, []int{0, 1, 2}, "boom", 20 * time.Second},
+		"a permanent error kills":                        {func() error { return fmt.Errorf("bad: %w", queue.Permanent(errors.New("boom"))) }, []int{0}, "bad: boom", 0},
+		"a panic is a failed attempt":                    {func() error { panic("boom") }, []int{0, 1, 2}, "queue: handler panicked: boom", 20 * time.Second},
+		"Goexit is a failed attempt":                     {func() error { runtime.Goexit(); return nil }, []int{0, 1, 2}, "queue: handler ended its goroutine", 20 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				q := newQueue(t, new(queue.Memory))
+				var seen []int
+				start, last := time.Now(), time.Duration(0)
+				stop := work(t, q, muxOf("k", func(_ context.Context, job queue.Job) error {
+					seen, last = append(seen, job.Attempts), time.Since(start)
+					return tt.err()
+				}), queue.WorkerConfig{Backoff: func(int) time.Duration { return 10 * time.Second }})
+				enqueue(t, q, queue.Job{Kind: "k", MaxAttempts: 3})
+				time.Sleep(time.Minute)
+				stop()
+				assert.Equal(t, tt.attempts, seen)
+				assert.Equal(t, tt.lastAfter, last)
+				dead, err := q.Dead(t.Context(), 10)
+				require.NoError(t, err)
+				require.Len(t, dead, 1)
+				assert.Equal(t, tt.dead, dead[0].Error)
+			})
+		})
+	}
+}
+
+type busy struct{ after time.Duration }
+
+func (b busy) Error() string             { return "busy" }
+func (b busy) RetryAfter() time.Duration { return b.after }
+
+// TRAPS: snooze_and_park_spend_no_attempt_and_keep_order (park comes with the whole model)
+func TestSnoozeSpendsNoAttemptAndKeepsOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, new(queue.Memory))
+		var j journal
+		start := time.Now()
+		snoozes := 0
+		stop := work(t, q, muxOf("k", func(_ context.Context, job queue.Job) error {
+			assert.Zero(t, job.Attempts)
+			if string(job.Payload) == "1" && snoozes < 50 {
+				snoozes++
+				return fmt.Errorf("carrier: %w", busy{10 * time.Second})
+			}
+			j.add("%s %v", job.Payload, time.Since(start))
+			return nil
+		}), queue.WorkerConfig{})
+		for i := range 3 {
+			enqueue(t, q, queue.Job{Kind: "k", Key: "a", Payload: []byte(strconv.Itoa(i)), MaxAttempts: 2})
+		}
+		time.Sleep(time.Hour)
+		stop()
+		assert.Equal(t, []string{"0 0s", "1 8m20s", "2 8m20s"}, j.all())
+	})
+}
+
+// TRAPS: long_handler_with_heartbeat_runs_once_however_long
+func TestLongHandlerWithHeartbeatRunsOnceHoweverLong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := new(queue.Memory)
+		q := newQueue(t, b)
+		var j journal
+		mux := muxOf("k", func(context.Context, queue.Job) error {
+			j.add("start")
+			time.Sleep(5 * time.Hour)
+			j.add("end")
+			return nil
+		})
+		stopA, stopB := work(t, q, mux, queue.WorkerConfig{}), work(t, q, mux, queue.WorkerConfig{})
+		enqueue(t, q, queue.Job{Kind: "k", Key: "a"})
+		time.Sleep(6 * time.Hour)
+		stopA()
+		stopB()
+		assert.Equal(t, []string{"start", "end"}, j.all())
+	})
+}
+
+// A handler whose lease another worker took is told so, and what it says afterwards changes nothing.
+func TestLostLeaseCancelsTheHandler(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &deafBroker{Memory: new(queue.Memory)}
+		q := newQueue(t, b)
+		causes := make(chan error, 1)
+		stop := work(t, q, muxOf("k", func(ctx context.Context, _ queue.Job) error {
+			<-ctx.Done()
+			causes <- context.Cause(ctx)
+			return nil
+		}), queue.WorkerConfig{Concurrency: 1})
+		enqueue(t, q, queue.Job{Kind: "k", Key: "a"})
+		synctest.Wait()
+		b.deaf.Store(true) // the heartbeats get lost for a while
+		time.Sleep(31 * time.Second)
+		thief, err := b.Claim(t.Context(), "default", queue.Call{Process: "thief", Number: 1, Max: 1, Lease: time.Hour})
+		require.NoError(t, err)
+		require.Len(t, thief.Jobs, 1)
+		b.deaf.Store(false)
+		require.ErrorIs(t, <-causes, queue.ErrLeaseLost)
+		synctest.Wait()
+		stop()
+		last, err := b.Claim(t.Context(), "default", queue.Call{Process: "thief", Number: 2, Settle: []queue.Settlement{{Token: thief.Jobs[0].Token, Action: queue.Ack}}})
+		require.NoError(t, err)
+		assert.Empty(t, last.Lost, "the thief's lease stood")
+	})
+}
+
+// TRAPS: broker_away_means_backoff_with_jitter_not_a_busy_loop
+func TestBrokerAwayMeansBackoffNotABusyLoop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &deafBroker{Memory: new(queue.Memory)}
+		q := newQueue(t, b)
+		var j journal
+		b.away.Store(true)
+		stop := work(t, q, muxOf("k", func(_ context.Context, job queue.Job) error { j.add("%s", job.Key); return nil }), queue.WorkerConfig{})
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		calls := b.calls.Load()
+		assert.Less(t, calls, int64(2000))
+		assert.Greater(t, calls, int64(60))
+		b.away.Store(false)
+		enqueue(t, q, queue.Job{Kind: "k", Key: "a"})
+		time.Sleep(backstopAndJitter)
+		stop()
+		assert.Equal(t, []string{"a"}, j.all())
+	})
+}
+
+const backstopAndJitter = 11 * time.Second
+
+// TRAPS: wake_up_message_lost_is_made_up_by_the_slow_poll_within_its_period
+func TestWakeUpMessageLostIsMadeUpByTheSlowPollWithinItsPeriod(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &deafBroker{Memory: new(queue.Memory)}
+		b.mute.Store(true)
+		q := newQueue(t, b)
+		done := make(chan time.Time, 1)
+		stop := work(t, q, muxOf("k", func(context.Context, queue.Job) error { done <- time.Now(); return nil }), queue.WorkerConfig{})
+		time.Sleep(12 * time.Second)
+		start := time.Now()
+		enqueue(t, q, queue.Job{Kind: "k"})
+		assert.LessOrEqual(t, (<-done).Sub(start), 5*time.Second)
+		stop()
+	})
+}
+
+func TestIdleWorkerDoesNotPoll(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &deafBroker{Memory: new(queue.Memory)}
+		stop := work(t, newQueue(t, b), muxOf("k", func(context.Context, queue.Job) error { return nil }), queue.WorkerConfig{})
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		assert.LessOrEqual(t, b.calls.Load(), int64(time.Hour/(5*time.Second))+1, "the backstop and nothing else")
+		stop()
+	})
+}
+
+// TRAPS: shutdown_gives_leases_back_in_order_without_spending_attempts (the worker's half)
+func TestShutdown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := new(queue.Memory)
+		q := newQueue(t, b)
+		release := make(chan struct{})
+		stop := work(t, q, muxOf("k", func(ctx context.Context, job queue.Job) error {
+			switch job.Key {
+			case "quick":
+				time.Sleep(10 * time.Second) // within the drain time
+				return nil
+			case "listens":
+				<-ctx.Done()
+				assert.ErrorIs(t, context.Cause(ctx), queue.ErrStopped)
+				return ctx.Err()
+			default:
+				<-release // ignores its context
+				return nil
+			}
+		}), queue.WorkerConfig{})
+		enqueue(t, q, queue.Job{Kind: "k", Group: "g", Key: "quick"}, queue.Job{Kind: "k", Group: "g", Key: "listens"}, queue.Job{Kind: "k", Group: "g", Key: "deaf"})
+		synctest.Wait()
+		start := time.Now()
+		stop()
+		assert.Equal(t, 26*time.Second, time.Since(start), "drain, and a second for those that listen")
+		var keys []string
+		for _, l := range claim(t, b, 1, 10).Jobs {
+			keys = append(keys, l.Job.Key)
+			assert.Zero(t, l.Job.Attempts)
+		}
+		assert.ElementsMatch(t, []string{"listens", "deaf"}, keys)
+		close(release)
+	})
+}
+
+func TestKindWithoutHandlerWaitsADayForOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, new(queue.Memory))
+		stop := work(t, q, muxOf("known", func(context.Context, queue.Job) error { return nil }), queue.WorkerConfig{})
+		enqueue(t, q, queue.Job{Kind: "new"})
+		time.Sleep(23 * time.Hour)
+		dead, err := q.Dead(t.Context(), 1)
+		require.NoError(t, err)
+		assert.Empty(t, dead)
+		time.Sleep(2 * time.Hour)
+		dead, err = q.Dead(t.Context(), 1)
+		require.NoError(t, err)
+		require.Len(t, dead, 1)
+		assert.Equal(t, queue.ErrNoHandler.Error(), dead[0].Error)
+		stop()
+	})
+}
+
+// TRAPS: poison_head_of_a_strict_lane_blocks_only_its_lane; its_successors_run_after_it_is_dead
+func TestPoisonHeadBlocksOnlyItsLane(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, new(queue.Memory))
+		var j journal
+		start := time.Now()
+		stop := work(t, q, muxOf("k", func(_ context.Context, job queue.Job) error {
+			if string(job.Payload) == "poison" {
+				return errors.New("boom")
+			}
+			j.add("%s %v", job.Payload, time.Since(start))
+			return nil
+		}), queue.WorkerConfig{Backoff: func(int) time.Duration { return time.Minute }})
+		enqueue(t, q, queue.Job{Kind: "k", Key: "a", Payload: []byte("poison"), MaxAttempts: 3},
+			queue.Job{Kind: "k", Key: "a", Payload: []byte("successor")}, queue.Job{Kind: "k", Key: "b", Payload: []byte("neighbour")})
+		time.Sleep(time.Hour)
+		stop()
+		assert.Equal(t, []string{"neighbour 0s", "successor 2m0s"}, j.all())
+	})
+}
+
+func TestHandleDecodesJSON(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, new(queue.Memory))
+		mux := queue.NewMux()
+		got := make(chan int, 1)
+		queue.Handle(mux, "k", func(_ context.Context, in struct{ N int }) error { got <- in.N; return nil })
+		stop := work(t, q, mux, queue.WorkerConfig{})
+		enqueue(t, q, queue.Job{Kind: "k", Payload: []byte(`{"N":7}`)}, queue.Job{Kind: "k", Payload: []byte(`{`)})
+		assert.Equal(t, 7, <-got)
+		synctest.Wait()
+		stop()
+		dead, err := q.Dead(t.Context(), 10)
+		require.NoError(t, err)
+		require.Len(t, dead, 1)
+		assert.True(t, strings.HasPrefix(dead[0].Error, "queue: payload of k does not decode: "), dead[0].Error)
+	})
+}
+
+func TestMuxPanicsForProgrammerMistakes(t *testing.T) {
+	t.Parallel()
+	mux := muxOf("k", func(context.Context, queue.Job) error { return nil })
+	assert.True(t, mux.Has("k"))
+	assert.False(t, mux.Has("x"))
+	assert.Equal(t, []string{"k"}, mux.Kinds())
+	assert.Panics(t, func() { mux.Handle("k", func(context.Context, queue.Job) error { return nil }) })
+	assert.Panics(t, func() { mux.Handle("", func(context.Context, queue.Job) error { return nil }) })
+	assert.Panics(t, func() { mux.Handle("x", nil) })
+}
+
+// An empty queue holds nothing but keys that end by themselves.
+func TestEmptyQueueHoldsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := new(queue.Memory)
+		q := newQueue(t, b)
+		for i := range 1000 {
+			enqueue(t, q, queue.Job{Kind: "k", Group: strconv.Itoa(i % 7), Key: strconv.Itoa(i), DedupeKey: strconv.Itoa(i)})
+		}
+		stop := work(t, q, muxOf("k", func(context.Context, queue.Job) error { return nil }), queue.WorkerConfig{})
+		synctest.Wait()
+		stop()
+		time.Sleep(49 * time.Hour)
+		for range 10 { // old keys go 128 at a time
+			enqueue(t, q, queue.Job{Kind: "k"})
+		}
+		claimAll := claim(t, b, 1, 100)
+		var settle []queue.Settlement
+		for _, l := range claimAll.Jobs {
+			settle = append(settle, queue.Settlement{Token: l.Token, Action: queue.Ack})
+		}
+		claim(t, b, 2, 1, settle...)
+		assert.Zero(t, b.Size("default"))
+	})
+}
