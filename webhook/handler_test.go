@@ -498,6 +498,8 @@ func TestSecretFunc(t *testing.T) {
 			assert.Zero(t, time.Since(start))
 			wg.Wait()
 			time.Sleep(time.Second) // the last calls end after the requests that wanted them
+			mu.Lock()
+			defer mu.Unlock()
 			assert.Equal(t, 32, peak)
 		})
 	})
