@@ -19,7 +19,7 @@ import (
 //go:embed payloads/*.json
 var payloads embed.FS
 
-// Topics lists the topics that have a sample body, sorted.
+// Topics lists the topics that have a sample body, in the order of their samples' names.
 func Topics() []string {
 	entries, err := payloads.ReadDir("payloads")
 	if err != nil {

@@ -142,7 +142,7 @@ func (s *Sender) Send(ctx context.Context, deliveries []Outgoing) (Ledger, error
 	start := time.Now()
 	for i, p := range queue {
 		if !sleep(ctx, time.Until(start.Add(s.scaled(p.at)))) {
-			run.ledger.Dropped += len(queue) - i
+			run.count(func(l *Ledger) { l.Dropped += len(queue) - i })
 			break
 		}
 		run.wg.Go(func() { run.deliver(p) })
