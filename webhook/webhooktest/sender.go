@@ -46,6 +46,8 @@ type Config struct {
 	Slow      float64 // share of first tries whose body dribbles in over 1 to 3 s
 	Cut       float64 // share of first tries whose connection breaks within the body
 
+	// NoRetry gives a delivery up at its first failure.
+	NoRetry bool
 	// KeepSubscriptions makes all subscriptions those of a shopify.app.toml, which Shopify never
 	// deletes. Otherwise they are made by the Admin API, and deleted after 8 failures in a row.
 	KeepSubscriptions bool
@@ -68,6 +70,7 @@ type Attempt struct {
 	Number    int // 0 for the first try, 1 to 8 for redeliveries
 	Duplicate bool
 	Cut       bool // the Sender broke the connection
+	Slow      bool // the Sender let the body dribble in
 	Start     time.Time
 	End       time.Time
 	Status    int   // 0 if no answer came
@@ -81,7 +84,7 @@ func (a Attempt) OK() bool { return a.Status/100 == 2 }
 type Ledger struct {
 	Sent         int // deliveries tried at least once
 	Acknowledged int // of these, answered 2xx in the end
-	GivenUp      int // of these, failed 9 times
+	GivenUp      int // of these, failed 9 times, or once with NoRetry
 	Dropped      int // not sent, or not sent again, because their subscription was deleted or ctx ended
 
 	Attempts    int // requests in all
@@ -265,6 +268,9 @@ func (r *run) deliver(p *plan) {
 			r.count(func(l *Ledger) { l.Dropped++ })
 			return
 		}
+		if r.cfg.NoRetry {
+			break
+		}
 	}
 	r.count(func(l *Ledger) { l.GivenUp++ })
 }
@@ -325,6 +331,7 @@ func (r *run) attempt(p *plan, a Attempt) Attempt {
 	first := a.Number == 0 && !a.Duplicate
 	a.Shop, a.Topic, a.WebhookID = p.d.Shop, p.d.Topic, p.d.WebhookID
 	a.Cut = first && p.cut
+	a.Slow = first && p.slow && !p.cut
 	a.Start = time.Now()
 	ctx, cancel := context.WithTimeout(r.ctx, r.scaled(totalTimeout))
 	defer cancel()
@@ -332,7 +339,7 @@ func (r *run) attempt(p *plan, a Attempt) Attempt {
 	switch {
 	case a.Cut:
 		body = io.MultiReader(io.LimitReader(body, int64(len(p.d.Body)/2)), cutReader{})
-	case first && p.slow:
+	case a.Slow:
 		pause := r.scaled(time.Duration((1 + 2*p.rng.Float64()) * float64(time.Second) / slowParts))
 		body = &slowReader{ctx: ctx, r: body, part: len(p.d.Body)/slowParts + 1, pause: pause}
 	}

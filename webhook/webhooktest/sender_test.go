@@ -90,6 +90,14 @@ func TestRedeliversEightTimesInFourHours(t *testing.T) {
 	})
 }
 
+func TestNoRetryGivesUpAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ledger := send(t, &server{answer: always(500)}, webhooktest.Config{NoRetry: true}, delivery(0, "w", "1"))
+		assert.Equal(t, webhooktest.Ledger{Sent: 1, GivenUp: 1, Attempts: 1}, ledger)
+	})
+}
+
 func TestSubscriptionIsDeletedAfterEightFailuresInARow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -268,7 +276,7 @@ func TestSenderOverHTTP(t *testing.T) {
 	srv := httptest.NewServer(h)
 	defer srv.Close()
 	for name, cfg := range map[string]webhooktest.Config{"cut": {Cut: 1}, "slow": {Slow: 1}, "plain": {}} {
-		cfg.Speed, cfg.RetrySpeed = 20, 10_000
+		cfg.Speed, cfg.RetrySpeed = 3, 10_000
 		sender, err := webhooktest.NewSender(srv.URL, secret, cfg)
 		require.NoError(t, err)
 		d := webhooktest.Outgoing{Delivery: webhook.Delivery{Meta: webhook.Meta{Topic: "orders/create", WebhookID: name}}}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/breakwater-go/breakwater/webhook"
+	"github.com/breakwater-go/breakwater/webhook/webhooktest"
+)
+
+const sendUsage = `usage: breakwater send TOPIC -to URL -secret SECRET [flags]
+
+Sends signed webhooks to a handler as Shopify would: 1 s to connect, 5 s for the answer, only 2xx counts. A
+delivery that fails is not sent again unless -retry is given. Exits 1 if one was not acknowledged.
+"breakwater send topics" lists the topics that have a sample body.
+
+`
+
+func send(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet("send", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() { fmt.Fprint(stderr, sendUsage); flags.PrintDefaults() }
+	to := flags.String("to", "", "`URL` of the handler")
+	secret := flags.String("secret", os.Getenv("SHOPIFY_API_SECRET"), "secret to sign with; $SHOPIFY_API_SECRET by default")
+	shop := flags.String("shop", "example.myshopify.com", "shop that the deliveries come from")
+	body := flags.String("body", "", "`file` with the body; the topic's sample by default")
+	n := flags.Int("n", 1, "deliveries to send, each of a resource of its own")
+	dup := flags.Float64("dup", 0, "share of deliveries sent twice, 0 to 1")
+	shuffle := flags.Bool("shuffle", false, "send in random order")
+	retry := flags.Float64("retry", 0, "send failed ones again on Shopify's schedule, this many times faster; 0 means never")
+	seed := flags.Uint64("seed", uint64(time.Now().UnixNano()), "seed of what is random") //nolint:gosec // any bits will do
+
+	// The topic may stand before the flags or after them.
+	topic := ""
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		topic, args = args[0], args[1:]
+	}
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if topic == "" {
+		topic = flags.Arg(0)
+	}
+	if topic == "topics" {
+		fmt.Fprintln(stdout, strings.Join(webhooktest.Topics(), "\n"))
+		return nil
+	}
+	target, err := url.Parse(*to)
+	switch {
+	case topic == "":
+		return fmt.Errorf("%w: send: no topic given, e.g. orders/create", errUsage)
+	case err != nil || target.Host == "":
+		return fmt.Errorf("%w: send: -to %q is not a URL such as http://localhost:8080/webhooks", errUsage, *to)
+	case *secret == "":
+		return fmt.Errorf("%w: send: -secret is empty and $SHOPIFY_API_SECRET is not set", errUsage)
+	case *n < 1 || *retry < 0:
+		return fmt.Errorf("%w: send: -n must be at least 1 and -retry not negative", errUsage)
+	}
+	sample, err := sampleBody(topic, *body)
+	if err != nil {
+		return err
+	}
+
+	deliveries := make([]webhooktest.Outgoing, *n)
+	for i := range deliveries {
+		deliveries[i].Delivery = webhook.Delivery{Meta: webhook.Meta{Topic: topic, Shop: *shop}, Body: numbered(topic, sample, i)}
+	}
+	if *shuffle {
+		rand.New(rand.NewPCG(*seed, 0)).Shuffle(*n, func(i, j int) { //nolint:gosec // guards nothing
+			deliveries[i], deliveries[j] = deliveries[j], deliveries[i]
+		})
+	}
+	var mu sync.Mutex
+	sender, err := webhooktest.NewSender(*to, *secret, webhooktest.Config{
+		Seed: *seed, Duplicate: *dup, RetrySpeed: *retry, NoRetry: *retry == 0,
+		OnAttempt: func(a webhooktest.Attempt) {
+			mu.Lock()
+			defer mu.Unlock()
+			result := fmt.Sprint(a.Status)
+			if a.Err != nil {
+				result = a.Err.Error()
+			}
+			note := ""
+			switch {
+			case a.Duplicate:
+				note = " duplicate"
+			case a.Number > 0:
+				note = fmt.Sprintf(" redelivery %d", a.Number)
+			}
+			fmt.Fprintf(stdout, "%s %s %s %s %s%s\n", result, a.End.Sub(a.Start).Round(100*time.Microsecond), a.Topic, a.Shop, a.WebhookID, note)
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	ledger, err := sender.Send(ctx, deliveries)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "sent %d, acknowledged %d, redelivered %d, duplicated %d\n", ledger.Sent, ledger.Acknowledged, ledger.Redelivered, ledger.Duplicated)
+	if ledger.Acknowledged < *n {
+		return fmt.Errorf("%d of %d deliveries were not acknowledged", *n-ledger.Acknowledged, *n)
+	}
+	return nil
+}
+
+// sampleBody reads the body to send: a file's, or the topic's sample.
+func sampleBody(topic, file string) ([]byte, error) {
+	if file != "" {
+		return os.ReadFile(file) //nolint:gosec // the user names the file to send
+	}
+	if !slices.Contains(webhooktest.Topics(), topic) {
+		return nil, fmt.Errorf("%w: send: topic %q has no sample body; give one with -body, or see: breakwater send topics", errUsage, topic)
+	}
+	return webhooktest.Payload(topic), nil
+}
+
+// numbered gives the i-th delivery a resource of its own: i is added to the ID that the body is about,
+// wherever it stands. A body without a number for an ID stays as it is.
+func numbered(topic string, body []byte, i int) []byte {
+	subject := webhook.Subject(topic, body)
+	digits := subject[strings.LastIndexByte(subject, '/')+1:]
+	id, err := strconv.ParseUint(digits, 10, 64)
+	if err != nil || i == 0 {
+		return body
+	}
+	return bytes.ReplaceAll(body, []byte(digits), strconv.AppendUint(nil, id+uint64(i), 10)) //nolint:gosec // i is not negative
+}
