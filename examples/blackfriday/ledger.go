@@ -1,0 +1,223 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// ledger is what became of the storm on one side. Every figure is counted from what reached the systems
+// and from the sender's attempts, and compared with the generator's events.
+type ledger struct {
+	Events       int `json:"events"`       // that happened in the shops
+	Sent         int `json:"sent"`         // of these, offered to the integration at least once
+	Acknowledged int `json:"acknowledged"` // answered 2xx in the end
+	Redelivered  int `json:"redelivered"`  // requests after a failed one
+	Duplicated   int `json:"duplicated"`   // requests that Shopify made twice of its own accord
+	Reordered    int `json:"reordered"`    // events that Shopify first sent after a later one of their subject
+	GivenUp      int `json:"given_up"`     // deliveries that Shopify gave up, or dropped with their subscription
+	Deleted      int `json:"subscriptions_deleted"`
+
+	Lost       int `json:"lost"`              // events of which an effect is missing in the end
+	AckedLost  int `json:"acknowledged_lost"` // of these, acknowledged ones
+	Twice      int `json:"twice"`             // effects that happened more than once
+	OutOfOrder int `json:"out_of_order"`      // effects after one of an event that had been offered later
+	Overlaps   int `json:"overlaps"`          // repeated requests that met the event's first run
+
+	AckP50    float64 `json:"ack_p50_ms"` // of the acknowledgement, in real time
+	AckP99    float64 `json:"ack_p99_ms"`
+	QuietP50  float64 `json:"quiet_wait_p50_ms"` // quiet shops: from first offered to all done
+	QuietP99  float64 `json:"quiet_wait_p99_ms"`
+	QuietDone int     `json:"quiet_done"`
+}
+
+// span is when something was under way.
+type span struct{ from, to time.Time }
+
+func (s *side) ledger() ledger {
+	l := ledger{
+		Events: len(s.truth), Sent: s.sent.Sent, Acknowledged: len(s.acked), Redelivered: s.sent.Redelivered,
+		Duplicated: s.sent.Duplicated, GivenUp: s.sent.GivenUp + s.sent.Dropped, Deleted: s.sent.Deleted,
+	}
+	offered, began := s.offers(&l)
+	effects := s.systems.done()
+
+	// Who did what: how often each effect happened, and when each event was first worked on.
+	type key struct{ event, system string }
+	times := map[key]int{}
+	work := map[string]span{}
+	for _, e := range effects {
+		k := key{e.Event, e.System}
+		times[k]++
+		if times[k] > 1 {
+			l.Twice++
+			continue
+		}
+		w, ok := work[e.Event]
+		if !ok || e.Came.Before(w.from) {
+			w.from = e.Came
+		}
+		if e.Done.After(w.to) {
+			w.to = e.Done
+		}
+		work[e.Event] = w
+	}
+
+	var quiet []float64
+	for _, e := range s.truth {
+		missing := false
+		for _, system := range steps[e.Topic] {
+			missing = missing || times[key{e.ID, system}] == 0
+		}
+		switch {
+		case missing:
+			l.Lost++
+			if s.acked[e.ID] {
+				l.AckedLost++
+			}
+		case e.Shop != noisy:
+			quiet = append(quiet, ms(work[e.ID].to.Sub(began[e.ID])))
+		}
+	}
+	l.QuietDone = len(quiet)
+	l.QuietP50, l.QuietP99 = quantile(quiet, 0.5), quantile(quiet, 0.99)
+	l.OutOfOrder = outOfOrder(effects, offered)
+	for _, a := range s.attempts {
+		if w, ok := work[a.Event]; ok && (a.Duplicate || a.Number > 0) && a.Start.Before(w.to) && a.End.After(w.from) {
+			l.Overlaps++
+		}
+	}
+	l.Reordered = s.reordered(began)
+	return l
+}
+
+// offers finds, for each event, its first full offer: the first request that the integration got whole and
+// answered or let time out, and did not openly refuse with 503. It also finds when the event was
+// first sent at all, and the times of the acknowledgements.
+func (s *side) offers(l *ledger) (offered map[string]span, began map[string]time.Time) {
+	offered, began = map[string]span{}, map[string]time.Time{}
+	var acks []float64
+	slices.SortStableFunc(s.attempts, func(a, b attempt) int { return a.Start.Compare(b.Start) })
+	for _, a := range s.attempts {
+		if _, ok := began[a.Event]; !ok {
+			began[a.Event] = a.Start
+		}
+		if _, ok := offered[a.Event]; !ok && !a.Cut && a.Status != 503 {
+			offered[a.Event] = span{a.Start, a.End}
+		}
+		if a.Status/100 == 2 && !a.Slow { // a body that dribbles in is the sender's time, not ours
+			acks = append(acks, ms(a.End.Sub(a.Start)))
+		}
+	}
+	l.AckP50, l.AckP99 = quantile(acks, 0.5), quantile(acks, 0.99)
+	return offered, began
+}
+
+// outOfOrder counts effects in a system that came after an effect of an event of the same subject
+// that the integration had not even been offered when it had this one's delivery in full. (Events whose
+// first offers overlap may go either way: nobody could tell their order.)
+func outOfOrder(effects []effect, offered map[string]span) int {
+	type lane struct{ system, shop, subject string }
+	seen := map[lane][]string{}
+	count := 0
+	for _, e := range effects {
+		k := lane{e.System, e.Shop, e.Subject}
+		mine, ok := offered[e.Event]
+		for _, before := range seen[k] {
+			if other, known := offered[before]; ok && known && before != e.Event && mine.to.Before(other.from) {
+				count++
+				break
+			}
+		}
+		seen[k] = append(seen[k], e.Event)
+	}
+	return count
+}
+
+// reordered counts events that were first sent after a later one of their subject.
+func (s *side) reordered(began map[string]time.Time) int {
+	type subject struct{ shop, subject string }
+	earliest := map[subject]time.Time{} // first start of any later event
+	count := 0
+	for _, e := range slices.Backward(s.truth) {
+		at, ok := began[e.ID]
+		if !ok {
+			continue
+		}
+		k := subject{e.Shop, e.Subject}
+		if first, later := earliest[k]; later && first.Before(at) {
+			count++
+		}
+		if first, later := earliest[k]; !later || at.Before(first) {
+			earliest[k] = at
+		}
+	}
+	return count
+}
+
+func ms(d time.Duration) float64 { return math.Round(float64(d.Microseconds())/10) / 100 }
+
+// quantile is the q-th value of list; 0 of an empty one.
+func quantile(list []float64, q float64) float64 {
+	if len(list) == 0 {
+		return 0
+	}
+	slices.Sort(list)
+	return list[min(len(list)-1, int(q*float64(len(list))))]
+}
+
+// report prints both ledgers side by side.
+func report(out io.Writer, classic, breakwater ledger) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	row := func(what string, of func(l ledger) string) {
+		fmt.Fprintf(w, "%s\t%s\t%s\t\n", what, of(classic), of(breakwater))
+	}
+	count := func(of func(l ledger) int) func(ledger) string {
+		return func(l ledger) string { return fmt.Sprint(of(l)) }
+	}
+	fmt.Fprintln(w, "\nledger\tclassic\tBreakwater\t")
+	row("events in the shops", count(func(l ledger) int { return l.Events }))
+	row("sent", count(func(l ledger) int { return l.Sent }))
+	row("acknowledged", count(func(l ledger) int { return l.Acknowledged }))
+	row("redelivered", count(func(l ledger) int { return l.Redelivered }))
+	row("given up by Shopify", count(func(l ledger) int { return l.GivenUp }))
+	row("subscriptions deleted", count(func(l ledger) int { return l.Deleted }))
+	row("acknowledgement p50 / p99", func(l ledger) string { return fmt.Sprintf("%.1f / %.1f ms", l.AckP50, l.AckP99) })
+	row("quiet shops wait p50 / p99", func(l ledger) string { return fmt.Sprintf("%.0f / %.0f ms", l.QuietP50, l.QuietP99) })
+	row("lost events", count(func(l ledger) int { return l.Lost }))
+	row("effects done twice", count(func(l ledger) int { return l.Twice }))
+	row("effects out of order", count(func(l ledger) int { return l.OutOfOrder }))
+	_ = w.Flush() // out is the terminal
+}
+
+// judge says which promise the right side broke, and why the storm proved nothing.
+func judge(classic, breakwater ledger) (broken, weak string) {
+	var breaks, weaknesses []string
+	check := func(list *[]string, ok bool, format string, args ...any) {
+		if !ok {
+			*list = append(*list, fmt.Sprintf(format, args...))
+		}
+	}
+	b := breakwater
+	check(&breaks, b.AckedLost == 0, "P1: %d acknowledged events are lost", b.AckedLost)
+	check(&breaks, b.Lost == 0, "%d events are lost", b.Lost)
+	check(&breaks, b.Acknowledged == b.Events, "%d events were never acknowledged", b.Events-b.Acknowledged)
+	check(&breaks, b.Twice == 0, "P2: %d effects happened twice", b.Twice)
+	check(&breaks, b.OutOfOrder == 0, "P4: %d effects out of order", b.OutOfOrder)
+
+	for name, l := range map[string]ledger{"classic": classic, "breakwater": breakwater} {
+		check(&weaknesses, l.Duplicated*20 >= l.Sent, "%s: only %d of %d deliveries were duplicated; want 5 %%", name, l.Duplicated, l.Sent)
+		check(&weaknesses, l.Reordered*20 >= l.Sent, "%s: only %d of %d deliveries were reordered; want 5 %%", name, l.Reordered, l.Sent)
+		check(&weaknesses, l.Overlaps > 0, "%s: no repeated delivery met its first run", name)
+	}
+	c := classic
+	check(&weaknesses, c.Lost > 0 && c.Twice > 0 && c.OutOfOrder > 0,
+		"the classic side lost %d, did %d twice and %d out of order; want some of each", c.Lost, c.Twice, c.OutOfOrder)
+	slices.SortFunc(weaknesses, cmp.Compare)
+	return strings.Join(breaks, "; "), strings.Join(weaknesses, "; ")
+}

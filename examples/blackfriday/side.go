@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/breakwater-go/breakwater/webhook/webhooktest"
+)
+
+// side is one integration in the storm, with its own sender and its own systems.
+type side struct {
+	name    string
+	o       options
+	truth   []event
+	want    int // effects, if each happens once
+	systems *systems
+	app     *child
+	url     string
+	sender  *child
+
+	mu       sync.Mutex
+	attempts []attempt
+	acked    map[string]bool
+	sent     webhooktest.Ledger
+}
+
+func newSide(name string, o options, truth []event) (*side, error) {
+	s := &side{name: name, o: o, truth: truth, acked: map[string]bool{}}
+	for _, e := range truth {
+		s.want += len(steps[e.Topic])
+	}
+	var err error
+	if s.systems, err = newSystems(o.Scale); err != nil {
+		return nil, err
+	}
+	if s.app, err = start("child-"+name, settings{options: o, URL: s.systems.url}); err != nil {
+		s.stop()
+		return nil, err
+	}
+	if s.url, err = s.app.line(); err != nil {
+		s.stop()
+		return nil, fmt.Errorf("the %s process did not start: %w", name, err)
+	}
+	return s, nil
+}
+
+func (s *side) begin(at time.Time) {
+	s.systems.mu.Lock()
+	defer s.systems.mu.Unlock()
+	s.systems.begin, s.systems.last = at, at
+}
+
+// run sends the storm and waits until the integration has done what it can.
+func (s *side) run(ctx context.Context) error {
+	s.systems.mu.Lock()
+	begin := s.systems.begin
+	s.systems.mu.Unlock()
+	var err error
+	if s.sender, err = start("child-sender", settings{options: s.o, URL: s.url, Begin: begin}); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, s.sender.stop)
+	defer stop()
+	if err := s.listen(); err != nil {
+		return fmt.Errorf("the sender of the %s side: %w", s.name, err)
+	}
+	// The drain: until all is done, or nothing has happened for longer than any wait of a retry.
+	quiet := 3*time.Second + s.systems.scaled(30*time.Second)
+	for ctx.Err() == nil && s.systems.idle() < quiet && !s.complete() {
+		time.Sleep(50 * time.Millisecond)
+	}
+	// A second effect of something may still be on its way; it must not escape the count.
+	for ctx.Err() == nil && s.systems.idle() < s.systems.scaled(10*time.Second) {
+		time.Sleep(50 * time.Millisecond)
+	}
+	return ctx.Err()
+}
+
+// listen takes in what the sender reports: attempts, and its ledger as the last line.
+func (s *side) listen() error {
+	last := ""
+	for {
+		line, err := s.sender.line()
+		if err == io.EOF {
+			return json.Unmarshal([]byte(last), &s.sent)
+		}
+		if err != nil {
+			return err
+		}
+		last = line
+		var a attempt
+		if err := json.Unmarshal([]byte(line), &a); err != nil {
+			return err
+		}
+		if a.Event == "" {
+			continue // the ledger
+		}
+		s.mu.Lock()
+		s.attempts = append(s.attempts, a)
+		if a.Status/100 == 2 {
+			s.acked[a.Event] = true
+		}
+		s.mu.Unlock()
+	}
+}
+
+// complete says whether every effect that should happen has.
+func (s *side) complete() bool {
+	effects := s.systems.done()
+	if len(effects) < s.want {
+		return false
+	}
+	once := map[[2]string]bool{}
+	for _, e := range effects {
+		once[[2]string{e.Event, e.System}] = true
+	}
+	return len(once) == s.want
+}
+
+func (s *side) progress() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Sprintf("%s: %d tries, %d acknowledged, %d effects", s.name, len(s.attempts), len(s.acked), len(s.systems.done()))
+}
+
+func (s *side) stop() {
+	if s.sender != nil {
+		s.sender.stop()
+	}
+	if s.app != nil {
+		s.app.stop()
+	}
+	s.systems.stop()
+}

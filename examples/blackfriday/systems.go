@@ -1,0 +1,128 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// call is what an integration sends to a system: take note of an event.
+type call struct {
+	Event   string `json:"event"` // the webhook ID
+	Shop    string `json:"shop"`
+	Subject string `json:"subject"`
+	Topic   string `json:"topic"`
+}
+
+// effect is a call that a system has carried out.
+type effect struct {
+	System string
+	call
+	Came time.Time // when the call came in
+	Done time.Time // when it took effect
+}
+
+// systems are the ERP, the database and the carrier of one side: an HTTP server that is slow and fails
+// for a while, and a log of what took effect. Nothing of Breakwater is in here.
+type systems struct {
+	scale float64
+	url   string
+	srv   *http.Server
+
+	mu      sync.Mutex
+	begin   time.Time
+	effects []effect
+	under   int // calls under way
+	last    time.Time
+}
+
+// weather is how a system does during a share of the storm.
+type weather struct {
+	from, to float64
+	fails    bool
+}
+
+// A system answers after calm when all is well, after slow in bad weather, and with 503 while it fails.
+var forecast = map[string]struct {
+	calm, slow time.Duration
+	bad        []weather
+}{
+	"erp":      {400 * time.Millisecond, 2 * time.Second, []weather{{0.20, 0.50, false}, {0.50, 0.85, true}}},
+	"database": {200 * time.Millisecond, time.Second, []weather{{0.20, 0.50, false}, {0.72, 0.76, true}}},
+	"carrier":  {600 * time.Millisecond, 3 * time.Second, []weather{{0.15, 0.50, false}, {0.60, 0.70, true}}},
+}
+
+func newSystems(scale float64) (*systems, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &systems{scale: scale, url: "http://" + l.Addr().String(), begin: time.Now()}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /{system}", s.serve)
+	s.srv = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = s.srv.Serve(l) }() // ends with stop
+	return s, nil
+}
+
+func (s *systems) stop() { _ = s.srv.Close() }
+
+func (s *systems) serve(w http.ResponseWriter, r *http.Request) {
+	came := time.Now()
+	name := r.PathValue("system")
+	plan, known := forecast[name]
+	var c call
+	if err := json.NewDecoder(r.Body).Decode(&c); err != nil || !known {
+		http.Error(w, "bad call", http.StatusBadRequest)
+		return
+	}
+	s.mu.Lock()
+	s.under++
+	s.last = came
+	share := float64(came.Sub(s.begin)) * s.scale / float64(stormLength)
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.under--
+	}()
+
+	latency, fails := plan.calm, false
+	for _, bad := range plan.bad {
+		if share >= bad.from && share < bad.to {
+			latency, fails = plan.slow, bad.fails
+		}
+	}
+	if fails {
+		time.Sleep(s.scaled(100 * time.Millisecond))
+		http.Error(w, fmt.Sprintf("%s is down", name), http.StatusServiceUnavailable)
+		return
+	}
+	time.Sleep(s.scaled(latency))
+	// The effect happens whether or not the caller still listens, as in any real system.
+	s.mu.Lock()
+	s.effects = append(s.effects, effect{System: name, call: c, Came: came, Done: time.Now()})
+	s.mu.Unlock()
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *systems) scaled(d time.Duration) time.Duration { return time.Duration(float64(d) / s.scale) }
+
+// idle says for how long nothing has happened.
+func (s *systems) idle() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.under > 0 {
+		return 0
+	}
+	return time.Since(s.last)
+}
+
+func (s *systems) done() []effect {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.effects[:len(s.effects):len(s.effects)]
+}
