@@ -26,7 +26,7 @@ type ledger struct {
 	Lost       int `json:"lost"`              // events of which an effect is missing in the end
 	AckedLost  int `json:"acknowledged_lost"` // of these, acknowledged ones
 	Twice      int `json:"twice"`             // effects that happened more than once
-	OutOfOrder int `json:"out_of_order"`      // effects after one of an event that had been offered later
+	OutOfOrder int `json:"out_of_order"`      // effects after one of an event that was sent when this one had been taken
 	Overlaps   int `json:"overlaps"`          // repeated requests that met the event's first run
 
 	AckP50    float64 `json:"ack_p50_ms"` // of the acknowledgement, in real time
@@ -39,13 +39,19 @@ type ledger struct {
 // span is when something was under way.
 type span struct{ from, to time.Time }
 
+// offer is what the integration could know of an event's place in the order.
+type offer struct {
+	sent  time.Time // when its first whole request began
+	taken time.Time // when the integration had it for certain: it answered, or a system heard of it; zero if never
+}
+
 func (s *side) ledger() ledger {
 	l := ledger{
 		Events: len(s.truth), Sent: s.sent.Sent, Acknowledged: len(s.acked), Redelivered: s.sent.Redelivered,
 		Duplicated: s.sent.Duplicated, GivenUp: s.sent.GivenUp + s.sent.Dropped, Deleted: s.sent.Deleted,
 	}
-	offered, began := s.offers(&l)
 	effects := s.systems.done()
+	offers, began := s.offers(effects, &l)
 
 	// Who did what: how often each effect happened, and when each event was first worked on.
 	type key struct{ event, system string }
@@ -86,7 +92,7 @@ func (s *side) ledger() ledger {
 	}
 	l.QuietDone = len(quiet)
 	l.QuietP50, l.QuietP99 = quantile(quiet, 0.5), quantile(quiet, 0.99)
-	l.OutOfOrder = outOfOrder(effects, offered)
+	l.OutOfOrder = outOfOrder(effects, offers)
 	for _, a := range s.attempts {
 		if w, ok := work[a.Event]; ok && (a.Duplicate || a.Number > 0) && a.Start.Before(w.to) && a.End.After(w.from) {
 			l.Overlaps++
@@ -96,40 +102,54 @@ func (s *side) ledger() ledger {
 	return l
 }
 
-// offers finds, for each event, its first full offer: the first request that the integration got whole and
-// answered or let time out, and did not openly refuse with 503. It also finds when the event was
-// first sent at all, and the times of the acknowledgements.
-func (s *side) offers(l *ledger) (offered map[string]span, began map[string]time.Time) {
-	offered, began = map[string]span{}, map[string]time.Time{}
+// offers finds, for each event, when its first whole request began and when the integration had it for
+// certain: it answered, other than with the open refusal of a 503, or one of the systems heard of it. It
+// also finds when the event was first sent at all, and the times of the acknowledgements.
+func (s *side) offers(effects []effect, l *ledger) (offers map[string]offer, began map[string]time.Time) {
+	offers, began = map[string]offer{}, map[string]time.Time{}
 	var acks []float64
 	slices.SortStableFunc(s.attempts, func(a, b attempt) int { return a.Start.Compare(b.Start) })
 	for _, a := range s.attempts {
 		if _, ok := began[a.Event]; !ok {
 			began[a.Event] = a.Start
 		}
-		if _, ok := offered[a.Event]; !ok && !a.Cut && a.Status != 503 {
-			offered[a.Event] = span{a.Start, a.End}
-		}
 		if a.Status/100 == 2 && !a.Slow { // a body that dribbles in is the sender's time, not ours
 			acks = append(acks, ms(a.End.Sub(a.Start)))
 		}
+		if a.Cut {
+			continue
+		}
+		o, known := offers[a.Event]
+		if !known {
+			o.sent = a.Start
+		}
+		if answered := a.Status != 0 && a.Status != 503; answered && (o.taken.IsZero() || a.End.Before(o.taken)) {
+			o.taken = a.End
+		}
+		offers[a.Event] = o
+	}
+	for _, e := range effects {
+		if o, known := offers[e.Event]; known && (o.taken.IsZero() || e.Came.Before(o.taken)) {
+			o.taken = e.Came
+			offers[e.Event] = o
+		}
 	}
 	l.AckP50, l.AckP99 = quantile(acks, 0.5), quantile(acks, 0.99)
-	return offered, began
+	return offers, began
 }
 
 // outOfOrder counts effects in a system that came after an effect of an event of the same subject
-// that the integration had not even been offered when it had this one's delivery in full. (Events whose
-// first offers overlap may go either way: nobody could tell their order.)
-func outOfOrder(effects []effect, offered map[string]span) int {
+// that was not even sent when the integration had this one. Events that it was offered at the same time
+// may go either way: nobody could tell their order.
+func outOfOrder(effects []effect, offers map[string]offer) int {
 	type lane struct{ system, shop, subject string }
 	seen := map[lane][]string{}
 	count := 0
 	for _, e := range effects {
 		k := lane{e.System, e.Shop, e.Subject}
-		mine, ok := offered[e.Event]
+		taken := offers[e.Event].taken
 		for _, before := range seen[k] {
-			if other, known := offered[before]; ok && known && before != e.Event && mine.to.Before(other.from) {
+			if before != e.Event && !taken.IsZero() && taken.Before(offers[before].sent) {
 				count++
 				break
 			}
@@ -189,6 +209,7 @@ func report(out io.Writer, classic, breakwater ledger) {
 	row("subscriptions deleted", count(func(l ledger) int { return l.Deleted }))
 	row("acknowledgement p50 / p99", func(l ledger) string { return fmt.Sprintf("%.1f / %.1f ms", l.AckP50, l.AckP99) })
 	row("quiet shops wait p50 / p99", func(l ledger) string { return fmt.Sprintf("%.0f / %.0f ms", l.QuietP50, l.QuietP99) })
+	row("for so many of their events", count(func(l ledger) int { return l.QuietDone }))
 	row("lost events", count(func(l ledger) int { return l.Lost }))
 	row("effects done twice", count(func(l ledger) int { return l.Twice }))
 	row("effects out of order", count(func(l ledger) int { return l.OutOfOrder }))

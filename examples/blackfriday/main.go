@@ -34,11 +34,11 @@ type options struct {
 
 const (
 	// stormLength is how long new events happen, in Shopify's time.
-	stormLength = 4 * time.Minute
+	stormLength = 3 * time.Minute
 	// retrySpeedup is how many times faster than the rest the waits between redeliveries run: Shopify's
 	// span 4 hours, for which nobody wants to wait. What they meet is compressed with them: an outage of
-	// one minute here stands for two and a half hours.
-	retrySpeedup = 144
+	// one minute here stands for four hours.
+	retrySpeedup = 240
 
 	secret = "hush"
 )
@@ -54,7 +54,7 @@ func main() {
 	flag.IntVar(&o.Orders, "orders", 1200, "orders in the storm")
 	flag.IntVar(&o.Shops, "shops", 20, "shops; the first has a spike of its own")
 	flag.Uint64Var(&o.Seed, "seed", 1, "seed of the storm; 0 draws one")
-	flag.Float64Var(&o.Scale, "scale", 20, "how many times faster than real the clock runs")
+	flag.Float64Var(&o.Scale, "scale", 12, "how many times faster than real the clock runs")
 	asJSON := flag.Bool("json", false, "end with one line of JSON")
 	flag.Parse()
 	if o.Orders < 1 || o.Shops < 2 || !(o.Scale > 0) {
@@ -70,7 +70,10 @@ func main() {
 	report(os.Stdout, classic, breakwater)
 	broken, weak := judge(classic, breakwater)
 	if *asJSON {
-		exitOn(json.NewEncoder(os.Stdout).Encode(map[string]ledger{"classic": classic, "breakwater": breakwater}))
+		exitOn(json.NewEncoder(os.Stdout).Encode(struct {
+			Classic    ledger `json:"classic"`
+			Breakwater ledger `json:"breakwater"`
+		}{classic, breakwater}))
 	}
 	switch {
 	case broken != "":
@@ -89,40 +92,36 @@ func exitOn(err error) {
 	}
 }
 
-// storm runs both sides at the same time, through the same storm, and returns their ledgers.
+// storm sends the same storm through one side after the other, so that neither takes the machine from the
+// other, and returns their ledgers.
 func storm(ctx context.Context, out io.Writer, o options) (classic, breakwater ledger, err error) {
 	truth := generate(o)
 	fmt.Fprintf(out, "%d orders of %d shops make %d events; seed %d, clock ×%g, waits between redeliveries ×%g\n",
 		o.Orders, o.Shops, len(truth), o.Seed, o.Scale, o.Scale*retrySpeedup)
-	left, err := newSide("classic", o, truth)
-	if err != nil {
+	if classic, err = stormOn(ctx, out, "classic", o, truth); err != nil {
 		return classic, breakwater, err
 	}
-	defer left.stop()
-	right, err := newSide("breakwater", o, truth)
-	if err != nil {
-		return classic, breakwater, err
-	}
-	defer right.stop()
+	breakwater, err = stormOn(ctx, out, "breakwater", o, truth)
+	return classic, breakwater, err
+}
 
-	begin := time.Now()
-	errs := make(chan error, 2)
-	for _, s := range []*side{left, right} {
-		s.begin(begin)
-		go func() { errs <- s.run(ctx) }()
+func stormOn(ctx context.Context, out io.Writer, name string, o options, truth []event) (ledger, error) {
+	s, err := newSide(name, o, truth)
+	if err != nil {
+		return ledger{}, err
 	}
-	tick := time.NewTicker(time.Second)
+	defer s.stop()
+	begin := time.Now()
+	done := make(chan error, 1)
+	go func() { done <- s.run(ctx) }()
+	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
-	for running := 2; running > 0; {
+	for {
 		select {
-		case err := <-errs:
-			if err != nil {
-				return classic, breakwater, err
-			}
-			running--
+		case err := <-done:
+			return s.ledger(), err
 		case <-tick.C:
-			fmt.Fprintf(out, "%3.0fs  %-46s %s\n", time.Since(begin).Seconds(), left.progress(), right.progress())
+			fmt.Fprintf(out, "%-10s %3.0f s: %s\n", name, time.Since(begin).Seconds(), s.progress())
 		}
 	}
-	return left.ledger(), right.ledger(), nil
 }

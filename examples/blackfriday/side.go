@@ -48,17 +48,10 @@ func newSide(name string, o options, truth []event) (*side, error) {
 	return s, nil
 }
 
-func (s *side) begin(at time.Time) {
-	s.systems.mu.Lock()
-	defer s.systems.mu.Unlock()
-	s.systems.begin, s.systems.last = at, at
-}
-
 // run sends the storm and waits until the integration has done what it can.
 func (s *side) run(ctx context.Context) error {
-	s.systems.mu.Lock()
-	begin := s.systems.begin
-	s.systems.mu.Unlock()
+	begin := time.Now().Add(500 * time.Millisecond) // by then the sender has made its storm
+	s.systems.start(begin)
 	var err error
 	if s.sender, err = start("child-sender", settings{options: s.o, URL: s.url, Begin: begin}); err != nil {
 		return err
@@ -124,7 +117,7 @@ func (s *side) complete() bool {
 func (s *side) progress() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return fmt.Sprintf("%s: %d tries, %d acknowledged, %d effects", s.name, len(s.attempts), len(s.acked), len(s.systems.done()))
+	return fmt.Sprintf("%d tries, %d of %d events acknowledged, %d effects", len(s.attempts), len(s.acked), len(s.truth), len(s.systems.done()))
 }
 
 func (s *side) stop() {

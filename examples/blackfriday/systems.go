@@ -60,12 +60,19 @@ func newSystems(scale float64) (*systems, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &systems{scale: scale, url: "http://" + l.Addr().String(), begin: time.Now()}
+	s := &systems{scale: scale, url: "http://" + l.Addr().String()}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /{system}", s.serve)
 	s.srv = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = s.srv.Serve(l) }() // ends with stop
 	return s, nil
+}
+
+// start says when the storm, and so the weather, begins.
+func (s *systems) start(at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begin, s.last = at, at
 }
 
 func (s *systems) stop() { _ = s.srv.Close() }

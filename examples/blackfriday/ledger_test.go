@@ -1,0 +1,138 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/breakwater-go/breakwater/webhook/webhooktest"
+)
+
+// perfect is a side on which everything went right: every event sent and acknowledged, one after the
+// other, and each effect a moment later.
+func perfect() *side {
+	truth := generate(options{Orders: 50, Shops: 5, Seed: 1, Scale: 1})
+	s := &side{name: "test", truth: truth, acked: map[string]bool{}, systems: &systems{}, sent: webhooktest.Ledger{Sent: len(truth)}}
+	at := stormDay
+	for _, e := range truth {
+		s.attempts = append(s.attempts, attempt{Event: e.ID, Start: at, End: at.Add(time.Millisecond), Status: 200})
+		s.acked[e.ID] = true
+		for _, system := range steps[e.Topic] {
+			at = at.Add(10 * time.Millisecond)
+			s.systems.effects = append(s.systems.effects, effect{System: system, call: call{Event: e.ID, Shop: e.Shop, Subject: e.Subject},
+				Came: at, Done: at.Add(time.Millisecond)})
+		}
+		at = at.Add(10 * time.Millisecond)
+	}
+	return s
+}
+
+// An order of which at least two events exist: the places of its first two effects in the database.
+func twoOfOneSubject(t *testing.T, s *side) (first, second int) {
+	t.Helper()
+	seen := map[string]int{}
+	for i, e := range s.systems.effects {
+		if e.System != "database" {
+			continue
+		}
+		k := e.Shop + e.Subject
+		if before, ok := seen[k]; ok {
+			return before, i
+		}
+		seen[k] = i
+	}
+	t.Fatal("no subject has two events")
+	return 0, 0
+}
+
+// The ledger must see each kind of harm: a check that can't fail proves nothing.
+func TestLedgerSeesHarm(t *testing.T) {
+	t.Parallel()
+	clean := perfect().ledger()
+	assert.Zero(t, clean.Lost+clean.Twice+clean.OutOfOrder+clean.AckedLost)
+	assert.Equal(t, clean.Events, clean.Acknowledged)
+	broken, _ := judge(clean, clean)
+	assert.Empty(t, broken)
+
+	for name, tt := range map[string]struct {
+		harm   func(s *side)
+		broken string
+	}{
+		"an effect is missing": {func(s *side) { s.systems.effects = s.systems.effects[:len(s.systems.effects)-1] },
+			"P1: 1 acknowledged events are lost; 1 events are lost"},
+		"an effect happens twice": {func(s *side) {
+			s.systems.effects = append(s.systems.effects, s.systems.effects[len(s.systems.effects)-1])
+		},
+			"P2: 1 effects happened twice"},
+		"two effects change places": {func(s *side) {
+			i, j := twoOfOneSubject(t, s)
+			e := s.systems.effects
+			e[i], e[j] = e[j], e[i]
+		}, "P4: 1 effects out of order"},
+		"an event is never acknowledged": {func(s *side) { delete(s.acked, s.truth[0].ID) },
+			"1 events were never acknowledged"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := perfect()
+			tt.harm(s)
+			broken, _ := judge(clean, s.ledger())
+			assert.Equal(t, tt.broken, broken)
+		})
+	}
+}
+
+// A storm that harms nobody, or without duplicates and disorder, is called weak.
+func TestWeakStormIsCalledWeak(t *testing.T) {
+	t.Parallel()
+	clean := perfect().ledger()
+	_, weak := judge(clean, clean)
+	assert.Contains(t, weak, "classic: only 0 of")
+	assert.Contains(t, weak, "no repeated delivery met its first run")
+	assert.Contains(t, weak, "the classic side lost 0, did 0 twice and 0 out of order")
+}
+
+// Events that were offered at the same time may take effect either way.
+func TestOverlappingOffersHaveNoOrder(t *testing.T) {
+	t.Parallel()
+	s := perfect()
+	i, j := twoOfOneSubject(t, s)
+	e := s.systems.effects
+	for k := range s.attempts {
+		if s.attempts[k].Event == e[j].Event {
+			s.attempts[k].Start = stormDay // sent before the other was answered
+		}
+	}
+	e[i], e[j] = e[j], e[i]
+	assert.Zero(t, s.ledger().OutOfOrder)
+}
+
+func TestGenerateIsTheSeeds(t *testing.T) {
+	t.Parallel()
+	o := options{Orders: 300, Shops: 20, Seed: 7, Scale: 1}
+	assert.Equal(t, generate(o), generate(o))
+	other := o
+	other.Seed = 8
+	assert.NotEqual(t, generate(o), generate(other))
+	topics, shops, noise := map[string]bool{}, map[string]bool{}, 0
+	for _, e := range generate(o) {
+		topics[e.Topic] = true
+		shops[e.Shop] = true
+		if e.Shop == noisy {
+			noise++
+		}
+	}
+	assert.Len(t, topics, len(steps))
+	assert.Len(t, shops, 20)
+	assert.Greater(t, noise, 300)
+}
+
+// The subjects that the classic side reads off the bodies are the generator's.
+func TestBodiesCarryTheirSubject(t *testing.T) {
+	t.Parallel()
+	for _, e := range generate(options{Orders: 50, Shops: 5, Seed: 1, Scale: 1}) {
+		require.Equal(t, e.Subject, subjectOf(e.body), e.Topic)
+	}
+}
