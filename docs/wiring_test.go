@@ -1,0 +1,74 @@
+// Package docs_test holds the code that the documents show, so that it compiles.
+package docs_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/breakwater-go/breakwater/queue"
+	"github.com/breakwater-go/breakwater/webhook"
+	"github.com/breakwater-go/breakwater/webhook/enqueue"
+	"github.com/breakwater-go/breakwater/webhook/webhooktest"
+)
+
+type (
+	// Order is what a handler needs of an order.
+	Order struct {
+		ID   int64  `json:"id"`
+		Name string `json:"name"`
+	}
+	// Product is what a handler needs of a product.
+	Product struct {
+		ID int64 `json:"id"`
+	}
+)
+
+// wiring is how an app is put together. It grows with the packages: idempotency.Once will wrap ship,
+// breaker.Guard will guard the carrier, cache.InvalidateOn will wrap syncProduct, and redisqueue will
+// take the place of the memory broker. None of that changes a line that stands here.
+func wiring(ctx context.Context, httpMux *http.ServeMux, secret string,
+	ship func(context.Context, webhook.Event[Order]) error,
+	syncProduct func(context.Context, webhook.Event[Product]) error,
+) (run func() error, err error) {
+	jobs, err := queue.New(new(queue.Memory), queue.Config{AllowVolatile: true})
+	if err != nil {
+		return nil, err
+	}
+
+	mux := queue.NewMux()
+	enqueue.Handle(mux, "orders/create", ship)
+	enqueue.Handle(mux, "products/update", syncProduct)
+
+	hooks, err := webhook.New(webhook.Secrets(secret), enqueue.To(jobs, mux), webhook.Config{})
+	if err != nil {
+		return nil, err
+	}
+
+	httpMux.Handle("POST /webhooks", hooks)
+	return func() error { return jobs.Run(ctx, mux, queue.WorkerConfig{Concurrency: 64}) }, nil
+}
+
+func TestWiring(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	names := make(chan string, 1)
+	httpMux := http.NewServeMux()
+	run, err := wiring(ctx, httpMux, "hush",
+		func(_ context.Context, e webhook.Event[Order]) error { names <- e.Body.Name; return nil },
+		func(context.Context, webhook.Event[Product]) error { return nil })
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- run() }()
+
+	w := httptest.NewRecorder()
+	httpMux.ServeHTTP(w, webhooktest.NewRequest("hush", webhook.Delivery{Meta: webhook.Meta{Topic: "orders/create"}}))
+	assert.Equal(t, http.StatusOK, w.Code)
+	assert.Equal(t, "#9999", <-names)
+	cancel()
+	require.NoError(t, <-done)
+}
