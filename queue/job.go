@@ -56,7 +56,7 @@ var idEncoding = base32.HexEncoding.WithPadding(base32.NoPadding)
 // newID makes 48 bits of milliseconds and 80 random bits, as a UUIDv7 would, in text that sorts.
 func newID() string {
 	var b [16]byte
-	binary.BigEndian.PutUint64(b[:], uint64(time.Now().UnixMilli())<<16) //nolint:gosec // not before 1970
-	_, _ = rand.Read(b[6:])                                              // never fails: crypto/rand
+	binary.BigEndian.PutUint64(b[:], uint64(time.Now().UnixMilli())<<16)
+	_, _ = rand.Read(b[6:]) // never fails: crypto/rand
 	return idEncoding.EncodeToString(b[:])
 }

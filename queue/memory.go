@@ -326,6 +326,7 @@ func (q *memQueue) settle(now time.Time, l *lane, s Settlement) {
 		return
 	case Kill:
 		q.bury(now, head, s.Error)
+	case Ack, Release: // it leaves; Release does not come here
 	}
 	l.jobs.popFront()
 	if l.jobs.len() > 0 {

@@ -474,7 +474,7 @@ func TestShutdown(t *testing.T) {
 				return nil
 			case "listens":
 				<-ctx.Done()
-				assert.ErrorIs(t, context.Cause(ctx), queue.ErrStopped)
+				assert.Equal(t, queue.ErrStopped, context.Cause(ctx))
 				return ctx.Err()
 			default:
 				<-release // ignores its context

@@ -70,7 +70,7 @@ func fullJitter(n int) time.Duration {
 	if n < 15 {
 		bound = min(bound, time.Second<<n)
 	}
-	return rand.N(bound) //nolint:gosec // spreads load, guards nothing
+	return rand.N(bound)
 }
 
 // worker is one Run: a fetch loop, a heartbeat, and the handlers' goroutines.
@@ -194,7 +194,7 @@ func (w *worker) claim(ctx, base context.Context, settle []Settlement, slots int
 		if ctx.Err() == nil {
 			w.q.log.LogAttrs(ctx, slog.LevelError, "queue: broker failed; trying again", slog.Int("failures", failures+1), slog.Any("error", err))
 		}
-		pause := time.NewTimer(rand.N(min(backstop, 100*time.Millisecond<<min(failures, 10)))) //nolint:gosec // spreads load
+		pause := time.NewTimer(rand.N(min(backstop, 100*time.Millisecond<<min(failures, 10))))
 		select {
 		case <-pause.C:
 		case <-ctx.Done():

@@ -177,7 +177,7 @@ func (c *call) expire() {
 // sinkContext ends at the deadline and not with the request. It makes its channel only if somebody
 // asks, which a plain enqueue into memory does not.
 type sinkContext struct {
-	values   context.Context
+	values   context.Context //nolint:containedctx // it is a context itself
 	deadline time.Time
 
 	mu   sync.Mutex

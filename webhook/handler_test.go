@@ -54,7 +54,7 @@ func logged() (*slog.Logger, *bytes.Buffer) {
 // Each row is one request and the exact answer to it.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
-	events := func(r *http.Request) *http.Request {
+	events := func(*http.Request) *http.Request {
 		return webhooktest.NewRequest(secret, webhook.Delivery{Meta: webhook.Meta{Family: webhook.Events, Topic: "Product", Action: "update"},
 			Body: []byte(`{"topic":"Product","action":"update"}`)})
 	}
@@ -291,6 +291,7 @@ func TestSlowSinkOverAConnection(t *testing.T) {
 
 // pipeServer serves h on an in-memory connection, which works in a bubble.
 func pipeServer(t *testing.T, h http.Handler) net.Conn {
+	t.Helper()
 	client, server := net.Pipe()
 	l := &oneConn{conns: make(chan net.Conn, 1)}
 	l.conns <- server
@@ -468,7 +469,7 @@ func TestSecretFunc(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var mu sync.Mutex
 			var running, peak int
-			h, err := webhook.New(func(ctx context.Context, shop string) ([]webhook.Secret, error) {
+			h, err := webhook.New(func(_ context.Context, shop string) ([]webhook.Secret, error) {
 				if shop == "known.myshopify.com" {
 					return []webhook.Secret{{Key: secret}}, nil
 				}
@@ -557,6 +558,8 @@ func TestNewRefuses(t *testing.T) {
 }
 
 // The cost that the package promises: at most 6 allocations and 400 bytes a delivery beyond its body.
+//
+//nolint:paralleltest // AllocsPerRun counts the whole process's allocations
 func TestAllocations(t *testing.T) {
 	h := newHandler(t, accept, webhook.Config{})
 	body := bytes.Repeat([]byte("x"), 100<<10)

@@ -3,6 +3,7 @@ package webhook
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 )
 
 // lookup finds the value at a path of object keys in a JSON body, without decoding the rest, and
@@ -141,7 +142,7 @@ func (s *scanner) skip() bool {
 		return false
 	}
 	start := s.i
-	for s.i < len(s.b) && !bytes.ContainsRune([]byte(",}] \t\r\n"), rune(s.b[s.i])) {
+	for s.i < len(s.b) && !strings.ContainsRune(",}] \t\r\n", rune(s.b[s.i])) {
 		s.i++
 	}
 	return s.i > start

@@ -1,8 +1,7 @@
-// Command breakwater is the operator's tool. Today it has one command:
+// Command breakwater is the operator's tool. Today it has one command, which
+// sends a signed webhook to anybody's handler, as Shopify would:
 //
 //	breakwater send orders/create -to http://localhost:8080/webhooks -secret $SECRET
-//
-// sends a signed webhook to anybody's handler, as Shopify would.
 package main
 
 import (
@@ -18,7 +17,7 @@ import (
 const usage = `usage: breakwater <command> [arguments]
 
 commands:
-  send    send webhooks to a handler, as Shopify would
+  send    webhooks to a handler, as Shopify would
 
 breakwater <command> -h explains a command.
 `

@@ -39,7 +39,7 @@ func send(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	dup := flags.Float64("dup", 0, "share of deliveries sent twice, 0 to 1")
 	shuffle := flags.Bool("shuffle", false, "send in random order")
 	retry := flags.Float64("retry", 0, "send failed ones again on Shopify's schedule, this many times faster; 0 means never")
-	seed := flags.Uint64("seed", uint64(time.Now().UnixNano()), "seed of what is random") //nolint:gosec // any bits will do
+	seed := flags.Uint64("seed", uint64(time.Now().UnixNano()), "seed of what is random")
 
 	// The topic may stand before the flags or after them.
 	topic := ""
@@ -77,7 +77,7 @@ func send(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		deliveries[i].Delivery = webhook.Delivery{Meta: webhook.Meta{Topic: topic, Shop: *shop}, Body: numbered(topic, sample, i)}
 	}
 	if *shuffle {
-		rand.New(rand.NewPCG(*seed, 0)).Shuffle(*n, func(i, j int) { //nolint:gosec // guards nothing
+		rand.New(rand.NewPCG(*seed, 0)).Shuffle(*n, func(i, j int) {
 			deliveries[i], deliveries[j] = deliveries[j], deliveries[i]
 		})
 	}
@@ -118,7 +118,7 @@ func send(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // sampleBody reads the body to send: a file's, or the topic's sample.
 func sampleBody(topic, file string) ([]byte, error) {
 	if file != "" {
-		return os.ReadFile(file) //nolint:gosec // the user names the file to send
+		return os.ReadFile(file)
 	}
 	if !slices.Contains(webhooktest.Topics(), topic) {
 		return nil, fmt.Errorf("%w: send: topic %q has no sample body; give one with -body, or see: breakwater send topics", errUsage, topic)
@@ -135,5 +135,5 @@ func numbered(topic string, body []byte, i int) []byte {
 	if err != nil || i == 0 {
 		return body
 	}
-	return bytes.ReplaceAll(body, []byte(digits), strconv.AppendUint(nil, id+uint64(i), 10)) //nolint:gosec // i is not negative
+	return bytes.ReplaceAll(body, []byte(digits), strconv.AppendUint(nil, id+uint64(i), 10)) //nolint:gosec // i counts from 0
 }

@@ -49,7 +49,7 @@ func newBreakwater(ctx context.Context, set settings) (http.Handler, func() erro
 			Drain:       time.Second,
 			// A retry every 5 to 10 s of the storm's time.
 			Backoff: func(int) time.Duration {
-				return time.Duration((5 + 5*rand.Float64()) * float64(time.Second) / set.Scale) //nolint:gosec // spreads load
+				return time.Duration((5 + 5*rand.Float64()) * float64(time.Second) / set.Scale)
 			},
 		})
 	}

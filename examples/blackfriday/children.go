@@ -116,7 +116,7 @@ func start(role string, set settings) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self, role, string(raw)) //nolint:gosec,noctx // this program itself; it ends with its standard input
+	cmd := exec.CommandContext(context.Background(), self, role, string(raw)) // it ends with its standard input
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

@@ -51,7 +51,7 @@ var (
 
 // generate makes the storm of a seed, in the order in which things happened.
 func generate(o options) []event {
-	rng := rand.New(rand.NewPCG(o.Seed, 0)) //nolint:gosec // a storm, not a secret
+	rng := rand.New(rand.NewPCG(o.Seed, 0))
 	var events []event
 	number := 0
 	add := func(at time.Duration, shop, topic, subject string, sampleIDs []string, id int64) {

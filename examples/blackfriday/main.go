@@ -61,7 +61,7 @@ func main() {
 		exitOn(errors.New("-orders must be at least 1, -shops 2, and -scale positive"))
 	}
 	if o.Seed == 0 {
-		o.Seed = uint64(time.Now().UnixNano()) //nolint:gosec // any bits will do
+		o.Seed = uint64(time.Now().UnixNano())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	classic, breakwater, err := storm(ctx, os.Stdout, o)

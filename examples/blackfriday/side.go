@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -78,7 +79,7 @@ func (s *side) listen() error {
 	last := ""
 	for {
 		line, err := s.sender.line()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return json.Unmarshal([]byte(last), &s.sent)
 		}
 		if err != nil {

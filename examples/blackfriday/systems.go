@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -131,5 +132,5 @@ func (s *systems) idle() time.Duration {
 func (s *systems) done() []effect {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.effects[:len(s.effects):len(s.effects)]
+	return slices.Clip(s.effects)
 }

@@ -140,7 +140,7 @@ func (s *Sender) scaled(d time.Duration) time.Duration {
 // dropped. What a delivery leaves empty is filled in as [NewRequest] does. When ctx ends, Send stops
 // and returns what it has with ctx's error.
 func (s *Sender) Send(ctx context.Context, deliveries []Outgoing) (Ledger, error) {
-	run := &run{Sender: s, ctx: ctx, subs: map[subscription]*subState{}}
+	run := &run{Sender: s, subs: map[subscription]*subState{}}
 	queue := s.plan(deliveries, &run.ledger)
 	start := time.Now()
 	for i, p := range queue {
@@ -148,7 +148,7 @@ func (s *Sender) Send(ctx context.Context, deliveries []Outgoing) (Ledger, error
 			run.count(func(l *Ledger) { l.Dropped += len(queue) - i })
 			break
 		}
-		run.wg.Go(func() { run.deliver(p) })
+		run.wg.Go(func() { run.deliver(ctx, p) })
 	}
 	run.wg.Wait()
 	if t, ok := s.client.Transport.(*http.Transport); ok && s.cfg.Transport == nil {
@@ -217,8 +217,7 @@ type subState struct {
 // run is the state of one Send.
 type run struct {
 	*Sender
-	ctx context.Context
-	wg  sync.WaitGroup
+	wg sync.WaitGroup
 
 	mu     sync.Mutex
 	ledger Ledger
@@ -226,14 +225,14 @@ type run struct {
 }
 
 // deliver tries p until it is acknowledged, given up or dropped.
-func (r *run) deliver(p *plan) {
+func (r *run) deliver(ctx context.Context, p *plan) {
 	sub := r.subscription(p)
 	row, since := 0, 0 // failures in a row, since how many successes of the subscription
 	var first time.Time
 	for n := 0; n <= len(retryAt); n++ {
 		if n > 0 {
 			at := time.Duration(float64(retryAt[n-1]) * (0.9 + 0.2*p.rng.Float64()) / r.cfg.RetrySpeed)
-			if !sleep(r.ctx, time.Until(first.Add(at))) {
+			if !sleep(ctx, time.Until(first.Add(at))) {
 				r.count(func(l *Ledger) { l.Dropped++ })
 				return
 			}
@@ -247,18 +246,18 @@ func (r *run) deliver(p *plan) {
 			r.count(func(l *Ledger) { l.Sent++ })
 			if p.dup && p.rng.IntN(2) == 0 {
 				p.dup = false
-				r.wg.Go(func() { r.attempt(p, Attempt{Duplicate: true}) })
+				r.wg.Go(func() { r.attempt(ctx, p, Attempt{Duplicate: true}) })
 			}
 		} else {
 			r.count(func(l *Ledger) { l.Redelivered++ })
 		}
-		a := r.attempt(p, Attempt{Number: n})
+		a := r.attempt(ctx, p, Attempt{Number: n})
 		if a.OK() {
 			r.acknowledged(sub)
 			if p.dup {
 				r.wg.Go(func() {
-					if sleep(r.ctx, r.scaled(time.Duration((0.2+2*p.rng.Float64())*float64(time.Second)))) {
-						r.attempt(p, Attempt{Duplicate: true})
+					if sleep(ctx, r.scaled(time.Duration((0.2+2*p.rng.Float64())*float64(time.Second)))) {
+						r.attempt(ctx, p, Attempt{Duplicate: true})
 					}
 				})
 			}
@@ -320,12 +319,12 @@ func (r *run) failed(sub *subState, row, since *int) bool {
 }
 
 // attempt makes one request.
-func (r *run) attempt(p *plan, a Attempt) Attempt {
+func (r *run) attempt(ctx context.Context, p *plan, a Attempt) Attempt {
 	select {
 	case r.slots <- struct{}{}:
 		defer func() { <-r.slots }()
-	case <-r.ctx.Done():
-		a.Err = r.ctx.Err()
+	case <-ctx.Done():
+		a.Err = ctx.Err()
 		return a
 	}
 	first := a.Number == 0 && !a.Duplicate
@@ -333,7 +332,7 @@ func (r *run) attempt(p *plan, a Attempt) Attempt {
 	a.Cut = first && p.cut
 	a.Slow = first && p.slow && !p.cut
 	a.Start = time.Now()
-	ctx, cancel := context.WithTimeout(r.ctx, r.scaled(totalTimeout))
+	ctx, cancel := context.WithTimeout(ctx, r.scaled(totalTimeout))
 	defer cancel()
 	var body io.Reader = bytes.NewReader(p.d.Body)
 	switch {
@@ -341,7 +340,7 @@ func (r *run) attempt(p *plan, a Attempt) Attempt {
 		body = io.MultiReader(io.LimitReader(body, int64(len(p.d.Body)/2)), cutReader{})
 	case a.Slow:
 		pause := r.scaled(time.Duration((1 + 2*p.rng.Float64()) * float64(time.Second) / slowParts))
-		body = &slowReader{ctx: ctx, r: body, part: len(p.d.Body)/slowParts + 1, pause: pause}
+		body = &slowReader{done: ctx.Done(), r: body, part: len(p.d.Body)/slowParts + 1, pause: pause}
 	}
 	a.Status, a.Err = r.post(ctx, p.d, body)
 	a.End = time.Now()
@@ -385,15 +384,19 @@ const slowParts = 8
 
 // slowReader gives its bytes in parts with a pause before each.
 type slowReader struct {
-	ctx   context.Context
+	done  <-chan struct{} // the request's end
 	r     io.Reader
 	part  int
 	pause time.Duration
 }
 
 func (s *slowReader) Read(p []byte) (int, error) {
-	if !sleep(s.ctx, s.pause) {
-		return 0, s.ctx.Err()
+	t := time.NewTimer(s.pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-s.done:
+		return 0, context.Canceled // the request's own error is what the client reports
 	}
 	return s.r.Read(p[:min(len(p), s.part)])
 }

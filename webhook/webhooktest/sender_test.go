@@ -218,7 +218,7 @@ func TestFaultsAreDrawnFromTheSeed(t *testing.T) {
 		if a.Cut {
 			cut++
 			assert.Zero(t, a.Status)
-			assert.Error(t, a.Err)
+			require.Error(t, a.Err)
 		}
 		if took := a.End.Sub(a.Start); took > 0 {
 			slow++
