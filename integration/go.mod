@@ -1,7 +1,3 @@
 module github.com/breakwater-go/breakwater/integration
 
 go 1.26
-
-require github.com/breakwater-go/breakwater v0.0.0
-
-replace github.com/breakwater-go/breakwater => ../

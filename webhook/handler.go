@@ -146,7 +146,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 
 	c, _ := h.calls.Get().(*call)
-	if problem := c.read(w, r, h.cfg.MaxBytes, arrived.Add(maxTotal)); problem != nil {
+	if problem = c.read(w, r, h.cfg.MaxBytes, arrived.Add(maxTotal)); problem != nil {
 		h.calls.Put(c)
 		h.refuse(w, r, problem)
 		return

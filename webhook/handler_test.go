@@ -581,3 +581,28 @@ type discard struct{ header http.Header }
 func (d discard) Header() http.Header         { return d.header }
 func (d discard) Write(p []byte) (int, error) { return len(p), nil }
 func (d discard) WriteHeader(int)             {}
+
+// Whatever the headers and the body are: no panic, and 200 only for a body that the secret signed.
+func FuzzHandler(f *testing.F) {
+	h := newHandler(f, func(_ context.Context, d webhook.Delivery) error {
+		_, _ = webhook.Decode[any](d)
+		return nil
+	}, webhook.Config{MaxBytes: 1 << 16})
+	d := webhooktest.Fill(order())
+	f.Add(d.Topic, d.Shop, d.WebhookID, d.APIVersion, "2026-05-11T15:06:59.110521905Z", webhook.Sign(d.Body, secret), "", d.Body)
+	f.Add("Product", "a.myshopify.com", "w", "2026-04", "x", "x", "x", []byte("{}"))
+	f.Fuzz(func(t *testing.T, topic, shop, id, version, triggered, signature, other string, body []byte) {
+		r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(body))
+		for name, value := range map[string]string{
+			"X-Shopify-Topic": topic, "X-Shopify-Shop-Domain": shop, "X-Shopify-Webhook-Id": id, "X-Shopify-Api-Version": version,
+			"X-Shopify-Triggered-At": triggered, "X-Shopify-Hmac-Sha256": signature, "Shopify-Hmac-Sha256": other,
+		} {
+			if value != "" {
+				r.Header[name] = []string{value}
+			}
+		}
+		if w := serve(h, r); w.Code == 200 {
+			require.NoError(t, webhook.VerifyBody(signature, body, secret))
+		}
+	})
+}
