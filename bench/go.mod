@@ -2,6 +2,16 @@ module github.com/breakwater-go/breakwater/bench
 
 go 1.26
 
-require github.com/breakwater-go/breakwater v0.0.0
+require (
+	github.com/breakwater-go/breakwater v0.0.0
+	github.com/google/go-github/v88 v88.0.0
+	github.com/standard-webhooks/standard-webhooks/libraries v0.0.1
+	github.com/stretchr/testify v1.12.1
+)
+
+require (
+	github.com/google/go-querystring v1.2.0 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+)
 
 replace github.com/breakwater-go/breakwater => ../

@@ -26,7 +26,8 @@ type call struct {
 	mu       sync.Mutex
 	w        http.ResponseWriter // nil when no sink is running
 	ctx      *sinkContext
-	answered bool // the timer answered
+	answered bool      // the timer answered
+	fires    time.Time // when the timer will; zero if it is not set
 }
 
 func newCall(h *Handler) *call {
@@ -42,9 +43,6 @@ func (c *call) read(w http.ResponseWriter, r *http.Request, maxBytes int64, dead
 	if r.ContentLength > maxBytes {
 		return errTooLarge
 	}
-	if cap(c.buf) > maxPooled {
-		c.buf = nil
-	}
 	// One byte more than announced, so that the read that finds the end needs no growth.
 	if want := min(max(r.ContentLength+1, minBuffer), maxPresize); int64(cap(c.buf)) < want {
 		c.buf = make([]byte, want)
@@ -53,13 +51,12 @@ func (c *call) read(w http.ResponseWriter, r *http.Request, maxBytes int64, dead
 		return errEmpty // a request that was made by hand
 	}
 	conn := limitRead(w, r, deadline)
-	n, err := c.fill(r.Body, maxBytes)
+	n, err := c.fill(r.Body, r.ContentLength, maxBytes)
 	if conn != nil && err == nil {
 		// net/http reads on in the background while the sink runs, and must not find the deadline.
 		_ = conn.SetReadDeadline(time.Time{})
 	}
 	c.body = c.buf[:n:n]
-	var timeout interface{ Timeout() bool }
 	switch {
 	case err == nil && int64(n) > maxBytes:
 		return errTooLarge
@@ -69,7 +66,7 @@ func (c *call) read(w http.ResponseWriter, r *http.Request, maxBytes int64, dead
 		return errEmpty
 	case err == nil:
 		return nil
-	case errors.As(err, &timeout) && timeout.Timeout():
+	case isTimeout(err):
 		return errSlow
 	case errors.As(err, new(*http.MaxBytesError)):
 		return errTooLarge // a middleware's limit
@@ -78,12 +75,22 @@ func (c *call) read(w http.ResponseWriter, r *http.Request, maxBytes int64, dead
 	}
 }
 
-// fill reads r into buf, growing it as bytes arrive and not as they are announced.
-func (c *call) fill(r io.Reader, maxBytes int64) (int, error) {
+func isTimeout(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// fill reads r into buf. A full one doubles, but goes straight to the announced length once
+// maxPresize bytes have really come: by then an announcement has cost its sender something.
+func (c *call) fill(r io.Reader, announced, maxBytes int64) (int, error) {
 	n := 0
 	for {
 		if n == len(c.buf) {
-			c.buf = append(c.buf, make([]byte, n)...)
+			size := 2 * n
+			if n >= maxPresize && announced >= int64(n) {
+				size = int(announced) + 1
+			}
+			c.buf = append(make([]byte, 0, size), c.buf...)
 		}
 		c.buf = c.buf[:cap(c.buf)]
 		m, err := r.Read(c.buf[n:])
@@ -134,38 +141,57 @@ func readDeadliner(w http.ResponseWriter) deadliner {
 	}
 }
 
-// begin starts the sink's time and returns its context.
-func (c *call) begin(w http.ResponseWriter, r *http.Request, timeout time.Duration) context.Context {
+// begin starts the sink's time and returns its context. A timer that an earlier delivery left running
+// stays as it is if it fires in time: expire sets it again.
+func (c *call) begin(w http.ResponseWriter, r *http.Request, deadline time.Time) context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.w = w
-	c.answered = false
-	c.ctx = &sinkContext{values: r.Context(), deadline: time.Now().Add(timeout)}
-	c.timer.Reset(timeout)
+	c.ctx = &sinkContext{values: r.Context(), deadline: deadline}
+	if c.fires.IsZero() || c.fires.After(deadline) {
+		c.set(deadline)
+	}
 	return c.ctx
 }
 
-// finish ends the sink's time. It says false if the deadline has answered in the meantime. The call
-// goes back to the pool only if its timer never fired: else the timer's goroutine may still hold it,
-// or whoever the sink left behind still reads the body.
+func (c *call) set(deadline time.Time) {
+	c.fires = deadline
+	c.timer.Reset(time.Until(deadline))
+}
+
+// finish ends the sink's time. It says false if the deadline has answered in the meantime. Then the
+// call does not go back to the pool: whoever the sink left behind may still read the body.
 func (c *call) finish() bool {
-	stopped := c.timer.Stop()
 	c.mu.Lock()
-	answered := c.answered
 	c.w = nil
+	answered := c.answered
 	c.mu.Unlock()
-	if stopped {
-		c.h.calls.Put(c)
+	if !answered {
+		c.free()
 	}
 	return !answered
+}
+
+// free gives the call back, without a buffer that is too large to keep.
+func (c *call) free() {
+	if cap(c.buf) > maxPooled {
+		c.buf = nil
+	}
+	c.body = nil
+	c.h.calls.Put(c)
 }
 
 // expire runs at the deadline: the context ends, and Shopify gets its answer.
 func (c *call) expire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.fires = time.Time{}
 	if c.w == nil {
-		return // the sink has just returned
+		return // no sink is running
+	}
+	if time.Now().Before(c.ctx.deadline) {
+		c.set(c.ctx.deadline) // it was set for an earlier delivery
+		return
 	}
 	c.ctx.end()
 	c.answered = true

@@ -115,7 +115,6 @@ type family struct {
 	event, triggered, name, subTopic, test string
 	order, product, customer               string
 	handle, action, resource               string
-	required, identity                     []string
 }
 
 var (
@@ -125,7 +124,7 @@ var (
 
 func newFamily(kind Family, prefix string) *family {
 	h := func(s string) string { return http.CanonicalHeaderKey(prefix + s) }
-	f := &family{
+	return &family{
 		kind: kind,
 		hmac: h("Hmac-Sha256"), topic: h("Topic"), shop: h("Shop-Domain"),
 		version: h("API-Version"), webhook: h("Webhook-Id"),
@@ -134,35 +133,63 @@ func newFamily(kind Family, prefix string) *family {
 		order: h("Order-Id"), product: h("Product-Id"), customer: h("Customer-Id"),
 		handle: h("Handle"), action: h("Action"), resource: h("Resource-Id"),
 	}
-	// Shopify's own JavaScript library answers 400 where one of these is missing; its Ruby library
-	// asks for the first two alone. We ask for what dedupe needs as well.
-	f.required = []string{f.topic, f.shop, f.webhook, f.version}
-	if kind == Events {
-		f.required = append(f.required, f.event)
-	}
-	f.identity = append([]string{f.hmac, f.event, f.triggered}, f.required...)
-	return f
 }
 
-// meta reads f's headers out of h. No value is copied: header values are strings already.
-func (f *family) meta(h http.Header) Meta {
-	m := Meta{
+// read reads f's headers out of h, each once: the lookups are a good part of a small delivery's cost.
+// repeated names a header that stands twice and must not. No value is copied: they are strings already.
+func (f *family) read(h http.Header) (m Meta, signature, repeated string) {
+	one := func(name string) string {
+		v := h[name]
+		if len(v) == 0 {
+			return ""
+		}
+		if len(v) > 1 {
+			repeated = name
+		}
+		return v[0]
+	}
+	signature = one(f.hmac)
+	m = Meta{
 		Family:     f.kind,
-		Shop:       strings.ToLower(first(h, f.shop)),
-		Topic:      first(h, f.topic),
-		WebhookID:  first(h, f.webhook),
-		EventID:    first(h, f.event),
-		APIVersion: first(h, f.version),
+		Shop:       strings.ToLower(one(f.shop)),
+		Topic:      one(f.topic),
+		WebhookID:  one(f.webhook),
+		EventID:    one(f.event),
+		APIVersion: one(f.version),
 	}
 	// Shopify writes RFC 3339 with nanoseconds in UTC.
-	m.TriggeredAt, _ = time.Parse(time.RFC3339Nano, first(h, f.triggered))
+	m.TriggeredAt, _ = time.Parse(time.RFC3339Nano, one(f.triggered))
 	if f.kind == Events {
 		m.Handle, m.Action, m.ResourceID = first(h, f.handle), first(h, f.action), first(h, f.resource)
-		return m
+		return m, signature, repeated
 	}
 	m.Name, m.SubTopic, m.Test = first(h, f.name), first(h, f.subTopic), first(h, f.test) == "true"
 	m.OrderID, m.ProductID, m.CustomerID = first(h, f.order), first(h, f.product), first(h, f.customer)
-	return m
+	return m, signature, repeated
+}
+
+// missing names a header that a delivery of f needs and m lacks. Shopify's own JavaScript library answers
+// 400 where one of these is missing; its Ruby library asks for topic and shop alone. We ask for what
+// dedupe needs as well.
+func (f *family) missing(m *Meta) string {
+	switch {
+	case m.Topic == "":
+		return f.topic
+	case m.Shop == "":
+		return f.shop
+	case m.WebhookID == "":
+		return f.webhook
+	case m.APIVersion == "":
+		return f.version
+	case f.kind == Events && m.EventID == "":
+		return f.event
+	}
+	return ""
+}
+
+// anyOf says whether h has a header of f that says what a delivery is or vouches for it.
+func (f *family) anyOf(h http.Header) bool {
+	return len(h[f.hmac])+len(h[f.topic])+len(h[f.shop])+len(h[f.webhook]) > 0
 }
 
 // SetHeader writes m's headers into h in m's family, the way Shopify sends them: what [Handler]
@@ -204,10 +231,12 @@ func (m Meta) SetHeader(h http.Header) {
 // ParseMeta reads the headers of one family back into a Meta: Events where h has shopify-topic,
 // else Classic. It verifies nothing: it is for headers that were stored by [Meta.SetHeader].
 func ParseMeta(h http.Header) Meta {
+	f := classic
 	if first(h, events.topic) != "" {
-		return events.meta(h)
+		f = events
 	}
-	return classic.meta(h)
+	m, _, _ := f.read(h)
+	return m
 }
 
 func first(h http.Header, key string) string {

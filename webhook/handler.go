@@ -134,31 +134,27 @@ func (h *Handler) Stats() Stats {
 // ServeHTTP verifies one delivery, runs the sink and answers.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	arrived := time.Now()
-	f, problem := headersOf(r)
+	meta, signature, problem := headersOf(r)
 	if problem != nil {
 		h.refuse(w, r, problem)
-		return
-	}
-	meta := f.meta(r.Header)
-	if !validShop(meta.Shop) {
-		h.refuse(w, r, &refusal{status: http.StatusBadRequest, text: f.shop + " is not a name.myshopify.com"})
 		return
 	}
 
 	c, _ := h.calls.Get().(*call)
 	if problem = c.read(w, r, h.cfg.MaxBytes, arrived.Add(maxTotal)); problem != nil {
-		h.calls.Put(c)
+		c.free()
 		h.refuse(w, r, problem)
 		return
 	}
-	left := maxTotal - time.Since(arrived)
+	now := time.Now()
+	left := maxTotal - now.Sub(arrived)
 	if left <= 0 { // only where the connection knows no deadlines
-		h.calls.Put(c)
+		c.free()
 		h.refuse(w, r, errSlow)
 		return
 	}
 
-	ctx := c.begin(w, r, min(h.cfg.SinkTimeout, left))
+	ctx := c.begin(w, r, now.Add(min(h.cfg.SinkTimeout, left)))
 	err := errGone // stands if the sink ends its goroutine
 	defer func() {
 		if !c.finish() {
@@ -174,7 +170,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		h.answer(w, r, &meta, err)
 	}()
-	if problem = h.verify(ctx, c, r, f, &meta); problem == nil {
+	if problem = h.verify(ctx, now, c, r, signature, &meta); problem == nil {
 		err = h.run(ctx, Delivery{Meta: meta, Body: c.body})
 	}
 }
@@ -203,14 +199,13 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, m *Meta, err er
 }
 
 // verify finds the secret that signed the body and names its app in meta.
-func (h *Handler) verify(ctx context.Context, c *call, r *http.Request, f *family, meta *Meta) *refusal {
-	signature := r.Header[f.hmac][0]
+func (h *Handler) verify(ctx context.Context, now time.Time, c *call, r *http.Request, signature string, meta *Meta) *refusal {
 	var sum [sha256.Size]byte
 	if base64.StdEncoding.EncodedLen(len(sum)) != len(signature) || !decodeSum(signature, &sum) {
 		return &refusal{status: http.StatusUnauthorized, text: "signature does not match",
 			reason: "signature is not base64 of 32 bytes", signature: len(signature), body: len(c.body)}
 	}
-	signers, err := h.keys.of(ctx, meta.Shop)
+	signers, err := h.keys.of(ctx, now, meta.Shop)
 	if err != nil {
 		return &refusal{status: http.StatusServiceUnavailable, reason: "the shop's secrets are not to be had", cause: err}
 	}
@@ -278,42 +273,33 @@ var (
 		reason: "body is empty but Content-Length is not: something before this handler has read it"}
 )
 
-// headersOf finds the family of a request's headers and what is wrong with them. Values of one
-// family are never judged by the signature of the other.
-func headersOf(r *http.Request) (*family, *refusal) {
+// headersOf reads a request's headers and says what is wrong with them. Values of one family are
+// never judged by the signature of the other.
+func headersOf(r *http.Request) (m Meta, signature string, no *refusal) {
 	if r.Method != http.MethodPost {
-		return nil, errMethod
+		return m, "", errMethod
 	}
-	f := classic
+	f, other := classic, events
 	if len(r.Header[events.hmac]) > 0 {
-		f = events
-	}
-	other := events
-	if f == events {
-		other = classic
-	}
-	for _, name := range other.identity {
-		if len(r.Header[name]) > 0 {
-			if len(r.Header[f.hmac]) == 0 {
-				break
-			}
-			return nil, errMixed
-		}
+		f, other = events, classic
 	}
 	if len(r.Header[f.hmac]) == 0 {
-		return nil, errNoHMAC
+		return m, "", errNoHMAC
 	}
-	for _, name := range f.required {
-		if first(r.Header, name) == "" {
-			return nil, &refusal{status: http.StatusBadRequest, text: "header " + name + " is missing"}
-		}
+	if other.anyOf(r.Header) {
+		return m, "", errMixed
 	}
-	for _, name := range f.identity {
-		if len(r.Header[name]) > 1 {
-			return nil, &refusal{status: http.StatusBadRequest, text: "header " + name + " is repeated"}
-		}
+	m, signature, repeated := f.read(r.Header)
+	if name := f.missing(&m); name != "" {
+		return m, "", &refusal{status: http.StatusBadRequest, text: "header " + name + " is missing"}
 	}
-	return f, nil
+	if repeated != "" {
+		return m, "", &refusal{status: http.StatusBadRequest, text: "header " + repeated + " is repeated"}
+	}
+	if !validShop(m.Shop) {
+		return m, "", &refusal{status: http.StatusBadRequest, text: f.shop + " is not a name.myshopify.com"}
+	}
+	return m, signature, nil
 }
 
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, no *refusal) {

@@ -79,8 +79,7 @@ func newKeyring(load SecretFunc, ttl time.Duration) *keyring {
 }
 
 // of gives the signers of a shop; none if it is unknown.
-func (k *keyring) of(ctx context.Context, shop string) ([]*signer, error) {
-	now := time.Now()
+func (k *keyring) of(ctx context.Context, now time.Time, shop string) ([]*signer, error) {
 	k.mu.RLock()
 	ks, ok := k.known.get(shop)
 	if !ok {

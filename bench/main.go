@@ -1,0 +1,41 @@
+// Command bench measures Breakwater beside peer libraries and beside code written by hand, in one
+// process, and verifies the outcome of every run:
+//
+//	go run ./bench webhook [-json] [-rounds n] [-time d]
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	stop()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// run hands args to the benchmark that the first of them names.
+func run(ctx context.Context, args []string, out io.Writer) error {
+	benchmarks := map[string]func(context.Context, []string, io.Writer) error{
+		"webhook": benchWebhook,
+	}
+	const usage = "usage: bench webhook [flags]; bench webhook -h lists them"
+	if len(args) == 0 {
+		return errors.New(usage)
+	}
+	bench, ok := benchmarks[args[0]]
+	if !ok {
+		return fmt.Errorf("bench: no benchmark %q; %s", args[0], usage)
+	}
+	return bench(ctx, args[1:], out)
+}
