@@ -15,6 +15,8 @@ const (
 	takeUp = 128
 	// batchMemory is how long an answer to an Enqueue is remembered for a repetition.
 	batchMemory = 2 * time.Minute
+	// answerMemory is how long a process's last answer is kept at least.
+	answerMemory = 10 * time.Minute
 )
 
 // Memory is a Broker that keeps its queues in the process: nothing survives it. It is for tests,
@@ -166,6 +168,7 @@ type sentBatch struct {
 type answer struct {
 	number  uint64
 	claimed Claimed
+	at      time.Time
 }
 
 func (q *memQueue) enqueue(now time.Time, batch Batch) []Receipt {
@@ -291,8 +294,20 @@ func (q *memQueue) claim(now time.Time, call Call) Claimed {
 	if t, ok := q.waiting.first(); ok {
 		c.DueIn = max(t.at.Sub(now), 1)
 	}
-	q.answers[call.Process] = answer{call.Number, c}
+	q.remember(call, answer{call.Number, c, now})
 	return c
+}
+
+// remember keeps a process's last answer. A new process is the occasion to forget those that are gone.
+func (q *memQueue) remember(call Call, a answer) {
+	if _, known := q.answers[call.Process]; !known {
+		for process, old := range q.answers {
+			if a.at.Sub(old.at) > answerMemory {
+				delete(q.answers, process)
+			}
+		}
+	}
+	q.answers[call.Process] = a
 }
 
 // lease takes the next lane: the first ready one of the group whose turn it is.
