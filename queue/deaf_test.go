@@ -12,10 +12,14 @@ import (
 // deafBroker is a memory broker whose connection fails in chosen ways.
 type deafBroker struct {
 	*queue.Memory
-	deaf  atomic.Bool // heartbeats fail
-	away  atomic.Bool // everything fails
-	mute  atomic.Bool // Wait never returns
+	deaf  atomic.Bool  // heartbeats fail
+	away  atomic.Bool  // everything fails
+	mute  atomic.Bool  // Wait never returns
+	hangs atomic.Int64 // so many heartbeats hang
 	calls atomic.Int64
+
+	useless bool // Wait returns at once, with waitErr
+	waitErr error
 }
 
 var errAway = errors.New("broker is away")
@@ -29,6 +33,10 @@ func (b *deafBroker) Claim(ctx context.Context, name string, call queue.Call) (q
 }
 
 func (b *deafBroker) Extend(ctx context.Context, name string, tokens []queue.Token, lease time.Duration) ([]queue.Token, error) {
+	if b.hangs.Add(-1) >= 0 {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	if b.deaf.Load() || b.away.Load() {
 		return nil, errAway
 	}
@@ -36,6 +44,9 @@ func (b *deafBroker) Extend(ctx context.Context, name string, tokens []queue.Tok
 }
 
 func (b *deafBroker) Wait(ctx context.Context, name string) error {
+	if b.useless {
+		return b.waitErr
+	}
 	if b.mute.Load() {
 		<-ctx.Done()
 		return ctx.Err()

@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"cmp"
 	"container/heap"
 	"context"
 	"slices"
@@ -112,13 +111,13 @@ type memQueue struct {
 	groups  map[string]*group
 	ring    deque[*group] // the groups that have a ready lane, in the order of their turns
 	leased  map[Token]*lane
-	claims  uint64 // orders leases by when they were taken
-	waiting timers // lanes by when their head is due
-	expiry  timers // lanes by when their lease ends
+	claims  uint64   // orders leases by when they were taken
+	waiting laneHeap // lanes by when their head is due
+	expiry  laneHeap // lanes by when their lease ends
 	dead    []DeadLetter
 
 	keys    map[dedupeID]dedupe
-	keyEnds timers
+	keyEnds keyHeap
 	batches map[string][]Receipt
 	sent    deque[sentBatch]
 	answers map[string]answer // the last one of each process
@@ -130,16 +129,17 @@ type memQueue struct {
 type laneID struct{ group, key, job string } // job is set for a job without a key: a lane of its own
 
 // lane is the jobs of a group that share a key, in order. Its head stays until it is settled. It is
-// ready (in its group's list), leased (token set) or waiting (due set); an empty one is gone.
+// ready (in its group's list), leased (in expiry) or waiting (in waiting); an empty one is gone.
 type lane struct {
 	id    laneID
 	group *group
 	jobs  deque[*stored]
 
-	token Token
-	claim uint64
-	end   time.Time // of the lease
-	due   time.Time // of the head, while it waits
+	token    Token
+	claim    uint64    // when it was leased, among all leases
+	released bool      // given back, and not leased since
+	at       time.Time // while leased, the lease's end; while waiting, when the head is due
+	index    int       // in the heap that goes by at
 }
 
 type stored struct {
@@ -196,7 +196,7 @@ func (q *memQueue) accept(now time.Time, e Entry) Receipt {
 		}
 		end := now.Add(e.Job.DedupeFor)
 		q.keys[id] = dedupe{e.Job.ID, end}
-		heap.Push(&q.keyEnds, timer{at: end, key: id})
+		heap.Push(&q.keyEnds, keyEnd{end, id})
 	}
 	job := &stored{Job: e.Job.clone(), accepted: now}
 	if e.Dead != "" {
@@ -232,12 +232,12 @@ func (q *memQueue) groupOf(name string) *group {
 // forgetKeys drops dedupe keys that have ended.
 func (q *memQueue) forgetKeys(now time.Time) {
 	for range takeUp {
-		t, ok := q.keyEnds.due(now)
-		if !ok {
+		if len(q.keyEnds) == 0 || q.keyEnds[0].at.After(now) {
 			return
 		}
-		if q.keys[t.key].end.Equal(t.at) {
-			delete(q.keys, t.key)
+		ended := heap.Pop(&q.keyEnds).(keyEnd) //nolint:forcetypeassert // container/heap's shape
+		if q.keys[ended.id].end.Equal(ended.at) {
+			delete(q.keys, ended.id)
 		}
 	}
 }
@@ -265,34 +265,22 @@ func (q *memQueue) claim(now time.Time, call Call) Claimed {
 		return last.claimed
 	}
 	var c Claimed
-	var released []*lane
 	for _, s := range call.Settle {
 		l := q.leased[s.Token]
 		if l == nil {
 			c.Lost = append(c.Lost, s.Token)
 			continue
 		}
-		delete(q.leased, s.Token)
-		l.token = ""
-		if s.Action == Release {
-			released = append(released, l)
-			continue
-		}
+		q.unlease(l)
 		q.settle(now, l, s)
-	}
-	// Each goes to the front, so the one that was claimed last goes first.
-	slices.SortFunc(released, func(a, b *lane) int { return cmp.Compare(b.claim, a.claim) })
-	for _, l := range released {
-		l.group.ready.pushFront(l)
-		q.enter(l.group)
 	}
 	q.takeUp(now) // after the settlements: a lease past its end still counts until it is taken up
 	for len(c.Jobs) < call.Max && q.ring.len() > 0 {
 		token := Token(call.Process + "." + strconv.FormatUint(call.Number, 10) + "." + strconv.Itoa(len(c.Jobs)))
 		c.Jobs = append(c.Jobs, q.lease(now, token, call.Lease))
 	}
-	if t, ok := q.waiting.first(); ok {
-		c.DueIn = max(t.at.Sub(now), 1)
+	if len(q.waiting) > 0 {
+		c.DueIn = max(q.waiting[0].at.Sub(now), 1)
 	}
 	q.remember(call, answer{call.Number, c, now})
 	return c
@@ -318,16 +306,25 @@ func (q *memQueue) lease(now time.Time, token Token, d time.Duration) Lease {
 		q.ring.pushBack(g)
 	}
 	q.claims++
-	l.token, l.claim, l.end = token, q.claims, now.Add(d)
+	l.token, l.claim, l.released, l.at = token, q.claims, false, now.Add(d)
 	q.leased[token] = l
-	heap.Push(&q.expiry, timer{at: l.end, lane: l})
+	heap.Push(&q.expiry, l)
 	job := l.jobs.front()
 	return Lease{Token: token, Job: job.Job, Age: now.Sub(job.accepted)}
+}
+
+func (q *memQueue) unlease(l *lane) {
+	delete(q.leased, l.token)
+	heap.Remove(&q.expiry, l.index)
+	l.token = ""
 }
 
 func (q *memQueue) settle(now time.Time, l *lane, s Settlement) {
 	head := l.jobs.front()
 	switch s.Action {
+	case Release:
+		q.giveBack(l)
+		return
 	case Retry:
 		head.Attempts++
 		if head.Attempts >= head.MaxAttempts {
@@ -341,7 +338,7 @@ func (q *memQueue) settle(now time.Time, l *lane, s Settlement) {
 		return
 	case Kill:
 		q.bury(now, head, s.Error)
-	case Ack, Release: // it leaves; Release does not come here
+	case Ack:
 	}
 	l.jobs.popFront()
 	if l.jobs.len() > 0 {
@@ -354,13 +351,29 @@ func (q *memQueue) settle(now time.Time, l *lane, s Settlement) {
 	}
 }
 
+// giveBack makes a lane the next of its group. Several come back in the order in which they were
+// claimed, whether in one call or in many.
+func (q *memQueue) giveBack(l *lane) {
+	l.released = true
+	place := 0
+	for place < l.group.ready.len() {
+		other := l.group.ready.at(place)
+		if !other.released || other.claim > l.claim {
+			break
+		}
+		place++
+	}
+	l.group.ready.insert(place, l)
+	q.enter(l.group)
+}
+
 func (q *memQueue) wait(now time.Time, l *lane, after time.Duration) {
 	if after <= 0 {
 		q.ready(l)
 		return
 	}
-	l.due = now.Add(after)
-	heap.Push(&q.waiting, timer{at: l.due, lane: l})
+	l.at = now.Add(after)
+	heap.Push(&q.waiting, l)
 }
 
 func (q *memQueue) bury(now time.Time, job *stored, reason string) {
@@ -370,26 +383,18 @@ func (q *memQueue) bury(now time.Time, job *stored, reason string) {
 // takeUp makes what is due ready, and what its worker has lost.
 func (q *memQueue) takeUp(now time.Time) {
 	for range takeUp {
-		t, ok := q.waiting.due(now)
-		if !ok {
+		if len(q.waiting) == 0 || q.waiting[0].at.After(now) {
 			break
 		}
-		q.ready(t.lane)
+		q.ready(heap.Pop(&q.waiting).(*lane)) //nolint:forcetypeassert // container/heap's shape
 	}
 	for range takeUp {
-		t, ok := q.expiry.due(now)
-		if !ok {
+		if len(q.expiry) == 0 || q.expiry[0].at.After(now) {
 			break
 		}
-		l := t.lane
-		switch {
-		case l.token == "": // settled since
-		case l.end.After(now): // extended, or leased anew, since; its own entry is in the heap
-		default:
-			delete(q.leased, l.token)
-			l.token = ""
-			q.ready(l)
-		}
+		l := q.expiry[0]
+		q.unlease(l)
+		q.ready(l)
 	}
 }
 
@@ -400,82 +405,8 @@ func (q *memQueue) extend(now time.Time, tokens []Token, d time.Duration) (lost 
 			lost = append(lost, t)
 			continue
 		}
-		l.end = now.Add(d)
-		heap.Push(&q.expiry, timer{at: l.end, lane: l})
+		l.at = now.Add(d)
+		heap.Fix(&q.expiry, l.index)
 	}
 	return lost
-}
-
-// timer is an entry of a heap: a lane's or a dedupe key's next time.
-type timer struct {
-	at   time.Time
-	lane *lane
-	key  dedupeID
-}
-
-// timers is a heap by time.
-type timers []timer
-
-func (h timers) Len() int           { return len(h) }
-func (h timers) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
-func (h timers) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *timers) Push(x any)        { *h = append(*h, x.(timer)) } //nolint:forcetypeassert // container/heap's shape
-func (h *timers) Pop() any {
-	old := *h
-	t := old[len(old)-1]
-	old[len(old)-1] = timer{}
-	*h = old[:len(old)-1]
-	return t
-}
-
-func (h timers) first() (timer, bool) {
-	if len(h) == 0 {
-		return timer{}, false
-	}
-	return h[0], true
-}
-
-// due takes out the first entry if its time has come.
-func (h *timers) due(now time.Time) (timer, bool) {
-	t, ok := h.first()
-	if !ok || t.at.After(now) {
-		return timer{}, false
-	}
-	heap.Pop(h)
-	return t, true
-}
-
-// deque is a double-ended queue over a slice.
-type deque[T any] struct {
-	items []T
-	head  int
-}
-
-func (d *deque[T]) len() int     { return len(d.items) - d.head }
-func (d *deque[T]) front() T     { return d.items[d.head] }
-func (d *deque[T]) pushBack(v T) { d.items = append(d.items, v) }
-
-func (d *deque[T]) pushFront(v T) {
-	if d.head == 0 {
-		d.items = slices.Insert(d.items, 0, v)
-		return
-	}
-	d.head--
-	d.items[d.head] = v
-}
-
-func (d *deque[T]) popFront() T {
-	var zero T
-	v := d.items[d.head]
-	d.items[d.head] = zero
-	d.head++
-	switch {
-	case d.head == len(d.items):
-		d.items, d.head = d.items[:0], 0
-	case d.head > 64 && d.head*2 > len(d.items):
-		n := copy(d.items, d.items[d.head:])
-		clear(d.items[n:])
-		d.items, d.head = d.items[:n], 0
-	}
-	return v
 }

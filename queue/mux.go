@@ -1,8 +1,10 @@
 package queue
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -37,12 +39,18 @@ func (m *Mux) Has(kind string) bool { return m.handlers[kind] != nil }
 // Kinds lists the kinds that have a handler, sorted.
 func (m *Mux) Kinds() []string { return slices.Sorted(maps.Keys(m.handlers)) }
 
-// Handle registers a handler that gets the payload decoded from JSON. A payload that does not decode
-// kills its job.
+// Handle registers a handler that gets the payload decoded from JSON; numbers decoded into an any keep
+// their digits, as [json.Number]. A payload that does not decode kills its job.
 func Handle[T any](m *Mux, kind string, h func(ctx context.Context, in T) error) {
 	m.Handle(kind, func(ctx context.Context, job Job) error {
 		var in T
-		if err := json.Unmarshal(job.Payload, &in); err != nil {
+		dec := json.NewDecoder(bytes.NewReader(job.Payload))
+		dec.UseNumber()
+		err := dec.Decode(&in)
+		if err == nil && dec.More() {
+			err = errors.New("more than one JSON value")
+		}
+		if err != nil {
 			return Permanent(fmt.Errorf("queue: payload of %s does not decode: %w", job.Kind, err))
 		}
 		return h(ctx, in)

@@ -109,6 +109,9 @@ func (q *Queue) enqueue(ctx context.Context, entries []Entry) ([]Receipt, error)
 // Dead lists the queue's dead letters, oldest first, at most limit. It fails with
 // [errors.ErrUnsupported] if the broker is no [Operator].
 func (q *Queue) Dead(ctx context.Context, limit int) ([]DeadLetter, error) {
+	if limit < 0 {
+		return nil, fmt.Errorf("queue: Dead: limit is %d; want 0 or more", limit)
+	}
 	op, ok := q.broker.(Operator)
 	if !ok {
 		return nil, fmt.Errorf("queue: dead letters of the %s broker: %w", q.broker.Info().Engine, errors.ErrUnsupported)

@@ -267,25 +267,59 @@ func TestLeasePastItsEndCountsUntilTakenUp(t *testing.T) {
 	})
 }
 
-// A clean shutdown gives back what it had not finished, at the head and in order.
+// TRAPS: shutdown_gives_leases_back_in_order_without_spending_attempts. In one call or in many.
 func TestReleaseKeepsOrderAndAttempts(t *testing.T) {
 	t.Parallel()
-	b := new(queue.Memory)
-	q := newQueue(t, b)
-	for i := range 6 {
-		enqueue(t, q, queue.Job{Kind: "k", Group: "g", Key: strconv.Itoa(i)})
+	for _, inOneCall := range []bool{true, false} {
+		b := new(queue.Memory)
+		q := newQueue(t, b)
+		for i := range 8 {
+			enqueue(t, q, queue.Job{Kind: "k", Group: "g", Key: strconv.Itoa(i)})
+		}
+		leases := claim(t, b, 1, 5).Jobs
+		var settle []queue.Settlement
+		number := uint64(1)
+		for _, i := range []int{1, 4, 2, 0, 3} {
+			settle = append(settle, queue.Settlement{Token: leases[i].Token, Action: queue.Release})
+			if !inOneCall {
+				number++
+				claim(t, b, number, 0, settle...)
+				settle = nil
+			}
+		}
+		var keys []string
+		for _, l := range claim(t, b, number+1, 8, settle...).Jobs {
+			keys = append(keys, l.Job.Key)
+			assert.Zero(t, l.Job.Attempts)
+		}
+		assert.Equal(t, []string{"0", "1", "2", "3", "4", "5", "6", "7"}, keys)
 	}
-	leases := claim(t, b, 1, 3).Jobs
-	var settle []queue.Settlement
-	for _, i := range []int{1, 2, 0} {
-		settle = append(settle, queue.Settlement{Token: leases[i].Token, Action: queue.Release})
-	}
-	var keys []string
-	for _, l := range claim(t, b, 2, 6, settle...).Jobs {
-		keys = append(keys, l.Job.Key)
-		assert.Zero(t, l.Job.Attempts)
-	}
-	assert.Equal(t, []string{"0", "1", "2", "3", "4", "5"}, keys)
+}
+
+// However many heartbeats went before: a lease whose worker died is taken up within the backstop.
+func TestDeadWorkersLeaseIsTakenUpPromptlyBesideManyLongHandlers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := new(queue.Memory)
+		q := newQueue(t, b)
+		for i := range 500 {
+			enqueue(t, q, queue.Job{Kind: "long", Key: strconv.Itoa(i)})
+		}
+		end := make(chan struct{})
+		mux := muxOf("long", func(context.Context, queue.Job) error { <-end; return nil })
+		ran := make(chan time.Time, 1)
+		mux.Handle("short", func(context.Context, queue.Job) error { ran <- time.Now(); return nil })
+		stop := work(t, q, mux, queue.WorkerConfig{Concurrency: 600})
+		time.Sleep(time.Hour)
+		// Another process claims a job, in the moment in which it is there, and dies.
+		b.Steal(q, queue.Job{Kind: "short"})
+		start := time.Now()
+		assert.LessOrEqual(t, (<-ran).Sub(start), 35*time.Second, "the lease and the backstop")
+		close(end)
+		synctest.Wait()
+		stop()
+		assert.Zero(t, b.Size("default"), "no timer of an ended lease is left")
+	})
 }
 
 func TestWhatErrorsMean(t *testing.T) {
@@ -323,6 +357,29 @@ func TestWhatErrorsMean(t *testing.T) {
 			})
 		})
 	}
+}
+
+type nilError struct{ text string }
+
+func (e *nilError) Error() string { return e.text } // panics on a nil *nilError
+
+// TRAPS: panic_and_goexit_in_a_handler_are_failed_attempts_and_the_worker_lives, in the error's methods too.
+func TestErrorWhoseMethodsPanicIsAFailedAttempt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, new(queue.Memory))
+		stop := work(t, q, muxOf("k", func(context.Context, queue.Job) error {
+			var e *nilError
+			return e //nolint:staticcheck // the mistake that users make
+		}), queue.WorkerConfig{})
+		enqueue(t, q, queue.Job{Kind: "k", MaxAttempts: 2})
+		time.Sleep(time.Minute)
+		stop()
+		dead, err := q.Dead(t.Context(), 1)
+		require.NoError(t, err)
+		require.Len(t, dead, 1)
+		assert.Contains(t, dead[0].Error, "queue: handler panicked: runtime error")
+	})
 }
 
 type busy struct{ after time.Duration }
@@ -448,6 +505,97 @@ func TestWakeUpMessageLostIsMadeUpByTheSlowPollWithinItsPeriod(t *testing.T) {
 	})
 }
 
+// A broker whose Wait fails, or returns early again and again, does not make the worker spin.
+func TestUselessHintsDoNotMakeTheWorkerSpin(t *testing.T) {
+	t.Parallel()
+	for name, err := range map[string]error{"failing": errAway, "early": nil} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := &deafBroker{Memory: new(queue.Memory), useless: true, waitErr: err}
+				q := newQueue(t, b)
+				done := make(chan time.Time, 1)
+				stop := work(t, q, muxOf("k", func(context.Context, queue.Job) error { done <- time.Now(); return nil }), queue.WorkerConfig{})
+				time.Sleep(time.Minute)
+				assert.Less(t, b.calls.Load(), int64(60*25))
+				start := time.Now()
+				enqueue(t, q, queue.Job{Kind: "k"})
+				assert.LessOrEqual(t, (<-done).Sub(start), 5*time.Second)
+				stop()
+			})
+		})
+	}
+}
+
+// A heartbeat that hangs is given up when the next is due.
+func TestHangingHeartbeatDoesNotEndTheHeartbeats(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &deafBroker{Memory: new(queue.Memory)}
+		b.hangs.Store(1)
+		q := newQueue(t, b)
+		var j journal
+		stop := work(t, q, muxOf("k", func(context.Context, queue.Job) error {
+			j.add("run")
+			time.Sleep(10 * time.Minute)
+			return nil
+		}), queue.WorkerConfig{})
+		enqueue(t, q, queue.Job{Kind: "k", Key: "a"})
+		time.Sleep(20 * time.Minute)
+		stop()
+		assert.Equal(t, []string{"run"}, j.all())
+	})
+}
+
+// What is done when the worker is told to stop is settled at once, though the broker is away at that
+// very moment and another handler still runs.
+func TestSettlementIsNotWithheldDuringTheDrain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &deafBroker{Memory: new(queue.Memory)}
+		q := newQueue(t, b)
+		done := make(chan struct{})
+		stop := work(t, q, muxOf("k", func(_ context.Context, job queue.Job) error {
+			if job.Key == "short" {
+				<-done
+				return nil
+			}
+			time.Sleep(24 * time.Second)
+			return nil
+		}), queue.WorkerConfig{})
+		enqueue(t, q, queue.Job{Kind: "k", Key: "short"}, queue.Job{Kind: "k", Key: "long"})
+		synctest.Wait()
+		b.away.Store(true)
+		close(done)
+		synctest.Wait()
+		stopped := make(chan struct{})
+		go func() { stop(); close(stopped) }()
+		time.Sleep(time.Second)
+		b.away.Store(false)
+		time.Sleep(2 * time.Second)
+		assert.Equal(t, 1, b.Leased("default"), "only the long one is still held")
+		<-stopped
+	})
+}
+
+// With the broker away, Run ends some seconds after Drain all the same.
+func TestRunEndsThoughTheBrokerIsAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &deafBroker{Memory: new(queue.Memory)}
+		q := newQueue(t, b)
+		stop := work(t, q, muxOf("k", func(context.Context, queue.Job) error { time.Sleep(3 * time.Second); return nil }), queue.WorkerConfig{Drain: 5 * time.Second})
+		for i := range 50 {
+			enqueue(t, q, queue.Job{Kind: "k", Key: strconv.Itoa(i)})
+		}
+		synctest.Wait()
+		b.away.Store(true)
+		start := time.Now()
+		stop()
+		assert.LessOrEqual(t, time.Since(start), 12*time.Second)
+	})
+}
+
 func TestIdleWorkerDoesNotPoll(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -491,7 +639,7 @@ func TestShutdown(t *testing.T) {
 			keys = append(keys, l.Job.Key)
 			assert.Zero(t, l.Job.Attempts)
 		}
-		assert.ElementsMatch(t, []string{"listens", "deaf"}, keys)
+		assert.Equal(t, []string{"listens", "deaf"}, keys, "as they were claimed")
 		close(release)
 	})
 }
@@ -507,10 +655,25 @@ func TestKindWithoutHandlerWaitsADayForOne(t *testing.T) {
 		require.NoError(t, err)
 		assert.Empty(t, dead)
 		time.Sleep(2 * time.Hour)
+		synctest.Wait()
 		dead, err = q.Dead(t.Context(), 1)
 		require.NoError(t, err)
 		require.Len(t, dead, 1)
 		assert.Equal(t, queue.ErrNoHandler.Error(), dead[0].Error)
+		stop()
+
+		// A job that is old because everything was down gets an hour from a worker that has just met its kind.
+		enqueue(t, q, queue.Job{Kind: "new"})
+		time.Sleep(30 * time.Hour)
+		stop = work(t, q, muxOf("known", func(context.Context, queue.Job) error { return nil }), queue.WorkerConfig{})
+		time.Sleep(50 * time.Minute)
+		dead, err = q.Dead(t.Context(), 10)
+		require.NoError(t, err)
+		assert.Len(t, dead, 1)
+		time.Sleep(20 * time.Minute)
+		dead, err = q.Dead(t.Context(), 10)
+		require.NoError(t, err)
+		assert.Len(t, dead, 2)
 		stop()
 	})
 }

@@ -20,7 +20,11 @@ const (
 	maxClaim    = 32                     // jobs of one Claim at most
 	maxSettle   = 32                     // settlements of one Claim at most
 	backstop    = 5 * time.Second        // looks for what no hint announced
+	callTimeout = 10 * time.Second       // of one call of the broker; it is repeated safely
+	settleTime  = 5 * time.Second        // to settle what is left when the drain is over
+	hintPause   = 50 * time.Millisecond  // between looks for hints that come early, at most
 	unknownFor  = 24 * time.Hour         // how long a kind without a handler waits for one
+	unknownMet  = time.Hour              // and how long at least since this worker first met it
 	unknownWait = 30 * time.Second       // between looks at such a job
 	minSnooze   = 100 * time.Millisecond // an error that says "now" must not spin
 	maxErrorLen = 2 << 10                // bytes kept of a failure's text
@@ -39,7 +43,7 @@ type WorkerConfig struct {
 
 // Run claims jobs and runs their handlers until ctx ends. Then it claims no more, waits for the
 // handlers that run for at most Drain, cancels the contexts of the rest, gives back what they had
-// without counting a failure, and returns nil. While the broker is away it tries again with growing
+// without counting a failure, and returns nil, some seconds after Drain at the latest. While the broker is away it tries again with growing
 // pauses. It fails for an empty mux and for a negative field of cfg.
 func (q *Queue) Run(ctx context.Context, mux *Mux, cfg WorkerConfig) error {
 	switch {
@@ -58,7 +62,8 @@ func (q *Queue) Run(ctx context.Context, mux *Mux, cfg WorkerConfig) error {
 	if cfg.Backoff == nil {
 		cfg.Backoff = fullJitter
 	}
-	w := &worker{q: q, mux: mux, cfg: cfg, process: newID(), free: cfg.Concurrency, held: map[Token]*running{}, poke: make(chan struct{}, 1)}
+	w := &worker{q: q, mux: mux, cfg: cfg, process: newID(), free: cfg.Concurrency, held: map[Token]*running{}, poke: make(chan struct{}, 1),
+		stopped: make(chan time.Time, 1), unknown: map[string]time.Time{}}
 	w.run(ctx)
 	return nil
 }
@@ -81,12 +86,14 @@ type worker struct {
 	process string
 	number  uint64 // of the last Call
 
-	poke chan struct{} // there is something for the fetch loop to do
+	poke    chan struct{}  // there is something for the fetch loop to do
+	stopped chan time.Time // when ctx ended
 
 	mu      sync.Mutex
 	free    int // slots
 	held    map[Token]*running
 	settled []Settlement
+	unknown map[string]time.Time // kinds without a handler, by when this worker first met them
 }
 
 // running is a job that a handler has.
@@ -100,6 +107,7 @@ func (w *worker) run(ctx context.Context) {
 	// The broker is called after ctx's end too, to settle and to give back.
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	defer context.AfterFunc(ctx, func() { w.stopped <- time.Now() })()
 	var beat sync.WaitGroup
 	beat.Go(func() { w.heartbeat(base) })
 
@@ -112,8 +120,8 @@ func (w *worker) run(ctx context.Context) {
 
 // fetch settles and claims until ctx ends.
 func (w *worker) fetch(ctx, base context.Context) {
-	hint := make(chan struct{}, 1)
-	waiting := false
+	hint := make(chan bool, 1) // says whether it came early
+	waiting, early := false, 0
 	for ctx.Err() == nil {
 		settle, slots := w.take(maxClaim)
 		if len(settle) == 0 && slots == 0 {
@@ -125,12 +133,13 @@ func (w *worker) fetch(ctx, base context.Context) {
 		}
 		claimed, ok := w.claim(ctx, base, settle, slots)
 		if !ok {
-			return // what is not settled goes with the drain
+			break // what is not settled goes with the drain
 		}
 		for _, lease := range claimed.Jobs {
 			w.start(base, lease)
 		}
 		if len(claimed.Jobs) > 0 || slots == 0 {
+			early = 0
 			continue
 		}
 
@@ -138,19 +147,20 @@ func (w *worker) fetch(ctx, base context.Context) {
 		// be lost, for the backstop.
 		if !waiting {
 			waiting = true
-			go func() {
-				_ = w.q.broker.Wait(ctx, w.q.cfg.Name) // a failing broker shows at the next Claim
-				hint <- struct{}{}
-			}()
+			go func(early int) { hint <- w.hint(ctx, early) }(early)
 		}
-		wait := backstop
+		next := backstop
 		if claimed.DueIn > 0 {
-			wait = min(wait, claimed.DueIn)
+			next = min(next, claimed.DueIn)
 		}
-		look := time.NewTimer(wait)
+		look := time.NewTimer(next)
 		select {
-		case <-hint:
+		case tooSoon := <-hint:
 			waiting = false
+			early++
+			if !tooSoon {
+				early = 0
+			}
 		case <-w.poke:
 		case <-look.C:
 		case <-ctx.Done():
@@ -159,6 +169,35 @@ func (w *worker) fetch(ctx, base context.Context) {
 	}
 	if waiting {
 		<-hint
+	}
+}
+
+// hint waits for the broker's hint that there may be a job. A broker that fails or hints at nothing,
+// early times in a row, is asked again after a growing pause, so that it can't make the loop spin.
+func (w *worker) hint(ctx context.Context, early int) (tooSoon bool) {
+	start := time.Now()
+	err := w.q.broker.Wait(ctx, w.q.cfg.Name) // why it fails shows at the next Claim
+	pause := time.Duration(0)
+	switch {
+	case err != nil:
+		pause = rand.N(min(backstop, 100*time.Millisecond<<min(early, 10)))
+	case time.Since(start) < hintPause && early > 0:
+		pause = min(hintPause, time.Millisecond<<min(early, 10))
+	}
+	wait(ctx, pause)
+	return err != nil || time.Since(start) < 2*hintPause
+}
+
+// wait waits for d, or until ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
 	}
 }
 
@@ -194,11 +233,8 @@ func (w *worker) claim(ctx, base context.Context, settle []Settlement, slots int
 		if ctx.Err() == nil {
 			w.q.log.LogAttrs(ctx, slog.LevelError, "queue: broker failed; trying again", slog.Int("failures", failures+1), slog.Any("error", err))
 		}
-		pause := time.NewTimer(rand.N(min(backstop, 100*time.Millisecond<<min(failures, 10))))
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
+		wait(ctx, rand.N(min(backstop, 100*time.Millisecond<<min(failures, 10))))
+		if ctx.Err() != nil {
 			w.mu.Lock()
 			w.free += slots
 			w.settled = append(settle, w.settled...)
@@ -209,7 +245,7 @@ func (w *worker) claim(ctx, base context.Context, settle []Settlement, slots int
 }
 
 func (w *worker) callBroker(base context.Context, call Call) (Claimed, error) {
-	ctx, cancel := context.WithTimeout(base, w.cfg.Lease)
+	ctx, cancel := context.WithTimeout(base, callTimeout)
 	defer cancel()
 	return w.q.broker.Claim(ctx, w.q.cfg.Name, call)
 }
@@ -247,9 +283,17 @@ func (w *worker) call(ctx context.Context, job Job) (err error) {
 	return h(ctx, job)
 }
 
-// outcome turns a handler's error into a settlement.
-func (w *worker) outcome(ctx context.Context, lease Lease, err error) Settlement {
-	s := Settlement{Token: lease.Token}
+// outcome turns a handler's error into a settlement. The error's methods and Backoff are the user's code
+// as well: if they panic, that is one more failed attempt.
+func (w *worker) outcome(ctx context.Context, lease Lease, err error) (s Settlement) {
+	defer func() {
+		if v := recover(); v != nil {
+			w.q.log.LogAttrs(ctx, slog.LevelError, "queue: a handler's error or Backoff panicked", slog.String("kind", lease.Job.Kind),
+				slog.String("job", lease.Job.ID), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+			s = Settlement{Token: lease.Token, Action: Retry, Error: (&panicError{v}).Error(), After: fullJitter(lease.Job.Attempts + 1)}
+		}
+	}()
+	s.Token = lease.Token
 	if err == nil {
 		s.Action = Ack
 		return s
@@ -261,7 +305,7 @@ func (w *worker) outcome(ctx context.Context, lease Lease, err error) Settlement
 	} else if errors.Is(err, ErrNoHandler) {
 		// A rolling deploy may bring a worker that knows the kind.
 		s.Action, s.After = Snooze, unknownWait
-		if lease.Age >= unknownFor {
+		if lease.Age >= unknownFor && w.met(lease.Job.Kind) >= unknownMet {
 			s.Action = Kill
 		}
 	} else if d, ok := errors.AsType[delayer](err); ok {
@@ -274,6 +318,19 @@ func (w *worker) outcome(ctx context.Context, lease Lease, err error) Settlement
 		slog.Bool("dead", s.Action == Kill || s.Action == Retry && lease.Job.Attempts+1 >= lease.Job.MaxAttempts),
 		slog.Duration("again_in", s.After), slog.Any("error", err))
 	return s
+}
+
+// met says how long ago this worker first met a kind without a handler. A job that is old because
+// everything was down must not die at the first look of a worker that is about to be replaced.
+func (w *worker) met(kind string) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	first, known := w.unknown[kind]
+	if !known {
+		first = time.Now()
+		w.unknown[kind] = first
+	}
+	return time.Since(first)
 }
 
 // finish hands a settlement to the fetch loop and frees the slot.
@@ -314,7 +371,7 @@ func (w *worker) heartbeat(ctx context.Context) {
 		if len(tokens) == 0 {
 			continue
 		}
-		lost, err := w.q.broker.Extend(ctx, w.q.cfg.Name, tokens, w.cfg.Lease)
+		lost, err := w.extend(ctx, tokens)
 		if err != nil && ctx.Err() == nil {
 			w.q.log.LogAttrs(ctx, slog.LevelError, "queue: heartbeat failed", slog.Int("leases", len(tokens)), slog.Any("error", err))
 		}
@@ -331,33 +388,51 @@ func (w *worker) heartbeat(ctx context.Context) {
 	}
 }
 
+func (w *worker) extend(ctx context.Context, tokens []Token) ([]Token, error) {
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.Lease/3) // the next heartbeat is due then
+	defer cancel()
+	return w.q.broker.Extend(ctx, w.q.cfg.Name, tokens, w.cfg.Lease)
+}
+
 // drain waits for the handlers, settles what they did and gives back what they did not finish. A
-// handler that ignores its cancelled context is left behind: its lease is given back too.
+// handler that ignores its cancelled context is left behind: its lease is given back too. The broker may
+// be away, so whatever is left to settle is tried again every second: it has no heartbeat any more.
 func (w *worker) drain(base context.Context) {
-	deadline := time.NewTimer(w.cfg.Drain)
+	end := (<-w.stopped).Add(w.cfg.Drain)
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
+	deadline := time.NewTimer(time.Until(end))
 	defer deadline.Stop()
-	for expired := false; ; {
-		w.mu.Lock()
-		busy := len(w.held)
-		w.mu.Unlock()
-		if busy == 0 {
-			break
-		}
+	for expired := false; w.busy() && !expired; {
+		w.settleAll(base, end)
 		select {
 		case <-w.poke:
-			w.settleAll(base)
-			continue
+		case <-again.C:
 		case <-deadline.C:
+			expired = true
 		}
-		if expired {
-			w.abandon()
-			break
-		}
-		expired = true
-		w.stopAll()
-		deadline.Reset(time.Second)
 	}
-	w.settleAll(base)
+	if w.busy() {
+		w.stopAll()
+		grace := time.NewTimer(time.Second)
+		defer grace.Stop()
+		for expired := false; w.busy() && !expired; {
+			select {
+			case <-w.poke:
+			case <-grace.C:
+				expired = true
+			}
+		}
+		w.abandon()
+	}
+	w.settleAll(base, time.Now().Add(settleTime))
+}
+
+// busy says whether handlers run that have something to settle.
+func (w *worker) busy() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.held) > 0
 }
 
 // stopAll cancels the context of every handler.
@@ -378,12 +453,15 @@ func (w *worker) abandon() {
 		r.lost = true
 		w.settled = append(w.settled, Settlement{Token: t, Action: Release})
 	}
+	if len(w.held) == 0 {
+		return
+	}
 	w.q.log.LogAttrs(context.Background(), slog.LevelError, "queue: stopped although handlers still run", slog.Int("handlers", len(w.held)))
 }
 
-// settleAll sends what is left to settle, for as long as the leases last at most.
-func (w *worker) settleAll(base context.Context) {
-	ctx, cancel := context.WithTimeout(base, w.cfg.Lease)
+// settleAll sends what is left to settle, trying until end. What can't be sent is kept.
+func (w *worker) settleAll(base context.Context, end time.Time) {
+	ctx, cancel := context.WithDeadline(base, end)
 	defer cancel()
 	for {
 		settle, _ := w.take(0)
