@@ -18,8 +18,9 @@ import (
 // of the few that are late.
 type call struct {
 	h     *Handler
-	buf   []byte
-	body  []byte // what of buf this request filled
+	buf   []byte  // for bodies up to maxPresize
+	large *[]byte // from Handler.large, for a body over that; else nil
+	body  []byte  // what this request filled of either
 	sum   [sha256.Size]byte
 	timer *time.Timer
 
@@ -51,12 +52,13 @@ func (c *call) read(w http.ResponseWriter, r *http.Request, maxBytes int64, dead
 		return errEmpty // a request that was made by hand
 	}
 	conn := limitRead(w, r, deadline)
-	n, err := c.fill(r.Body, r.ContentLength, maxBytes)
+	body, err := c.fill(r.Body, r.ContentLength, maxBytes)
 	if conn != nil && err == nil {
 		// net/http reads on in the background while the sink runs, and must not find the deadline.
 		_ = conn.SetReadDeadline(time.Time{})
 	}
-	c.body = c.buf[:n:n]
+	n := len(body)
+	c.body = body[:n:n]
 	switch {
 	case err == nil && int64(n) > maxBytes:
 		return errTooLarge
@@ -80,30 +82,48 @@ func isTimeout(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// fill reads r into buf. A full one doubles, but goes straight to the announced length once
-// maxPresize bytes have really come: by then an announcement has cost its sender something.
-func (c *call) fill(r io.Reader, announced, maxBytes int64) (int, error) {
-	n := 0
-	for {
-		if n == len(c.buf) {
-			size := 2 * n
-			if n >= maxPresize && announced >= int64(n) {
-				size = int(announced) + 1
-			}
-			c.buf = append(make([]byte, 0, size), c.buf...)
+// fill reads r into buf, or into a large buffer once more than maxPresize bytes have come.
+func (c *call) fill(r io.Reader, announced, maxBytes int64) ([]byte, error) {
+	b := c.buf[:cap(c.buf)]
+	for n := 0; ; {
+		if n == len(b) {
+			b = c.grow(b, announced)
 		}
-		c.buf = c.buf[:cap(c.buf)]
-		m, err := r.Read(c.buf[n:])
+		m, err := r.Read(b[n:])
 		n += m
 		switch {
-		case err == io.EOF:
-			return n, nil
+		case errors.Is(err, io.EOF):
+			return b[:n], nil
 		case err != nil:
-			return n, err
+			return b[:n], err
 		case int64(n) > maxBytes:
-			return n, nil
+			return b[:n], nil
 		}
 	}
+}
+
+// grow doubles a full buffer, but goes straight to the announced length once maxPresize bytes have
+// really come: by then an announcement has cost its sender something.
+func (c *call) grow(full []byte, announced int64) []byte {
+	size := 2 * len(full)
+	if size <= maxPresize {
+		c.buf = append(make([]byte, 0, size), full...)
+		return c.buf[:size]
+	}
+	if announced >= int64(len(full)) {
+		size = int(announced) + 1
+	}
+	old := c.large
+	c.large, _ = c.h.large.Get().(*[]byte)
+	if c.large == nil || cap(*c.large) < size {
+		c.large = new(append(make([]byte, 0, size), full...))
+	} else {
+		*c.large = append((*c.large)[:0], full...)
+	}
+	if old != nil {
+		c.h.large.Put(old)
+	}
+	return (*c.large)[:cap(*c.large)]
 }
 
 // limitRead sets the connection's read deadline, unless the server's own ReadTimeout is the shorter
@@ -165,6 +185,7 @@ func (c *call) finish() bool {
 	c.mu.Lock()
 	c.w = nil
 	answered := c.answered
+	c.ctx.end(context.Canceled) // whoever still waits on it need not wait for ever
 	c.mu.Unlock()
 	if !answered {
 		c.free()
@@ -172,10 +193,13 @@ func (c *call) finish() bool {
 	return !answered
 }
 
-// free gives the call back, without a buffer that is too large to keep.
+// free gives the call and its buffers back.
 func (c *call) free() {
-	if cap(c.buf) > maxPooled {
-		c.buf = nil
+	if c.large != nil {
+		if cap(*c.large) <= maxPooled {
+			c.h.large.Put(c.large)
+		}
+		c.large = nil
 	}
 	c.body = nil
 	c.h.calls.Put(c)
@@ -186,14 +210,14 @@ func (c *call) expire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.fires = time.Time{}
-	if c.w == nil {
-		return // no sink is running
+	if c.w == nil || c.answered {
+		return // no sink is running, or it was answered for by a timer that fired just before it was set anew
 	}
 	if time.Now().Before(c.ctx.deadline) {
 		c.set(c.ctx.deadline) // it was set for an earlier delivery
 		return
 	}
-	c.ctx.end()
+	c.ctx.end(context.DeadlineExceeded)
 	c.answered = true
 	c.w.Header().Set("Connection", "close") // the connection is taken until the sink returns
 	unavailable(c.w, c.h.cfg.RetryAfter)
@@ -232,13 +256,13 @@ func (c *sinkContext) Err() error {
 	return c.err
 }
 
-func (c *sinkContext) end() {
+func (c *sinkContext) end(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
 		return
 	}
-	c.err = context.DeadlineExceeded
+	c.err = err
 	if c.done != nil {
 		close(c.done)
 	}

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -34,10 +35,11 @@ const (
 	maxTotal = 4500 * time.Millisecond
 
 	// A buffer starts at what the client announced, but not over maxPresize: a Content-Length costs
-	// its sender nothing. Buffers over maxPooled are left to the garbage collector.
+	// its sender nothing. Larger ones have a pool of their own, up to maxPooled; those over it are left to
+	// the garbage collector.
 	minBuffer  = 4 << 10
 	maxPresize = 256 << 10
-	maxPooled  = 1 << 20
+	maxPooled  = 8 << 20
 )
 
 // Config tunes a Handler. The zero value is valid.
@@ -70,7 +72,8 @@ type Stats struct {
 //	401  signature missing or wrong; the log says which check failed, with lengths and no values
 //	503  the sink failed or was late: Shopify will send the delivery again
 //
-// It is safe for concurrent use.
+// It is safe for concurrent use. It keeps timers, so a test that uses it in a synctest bubble must make it
+// there.
 type Handler struct {
 	sink  Sink
 	keys  *keyring
@@ -80,6 +83,7 @@ type Handler struct {
 		accepted, duplicates, unhandled, buried, malformed, unauthorized, tooLarge, failed, late atomic.Uint64
 	}
 	calls sync.Pool // of *call
+	large sync.Pool // of *[]byte, for bodies over maxPresize
 }
 
 var _ http.Handler = (*Handler)(nil)
@@ -101,24 +105,16 @@ func New(secrets SecretFunc, sink Sink, cfg Config) (*Handler, error) {
 	case cfg.SecretTTL < 0:
 		return nil, fmt.Errorf("webhook: New: Config.SecretTTL is %v; want 0 for the default, or more", cfg.SecretTTL)
 	}
-	cfg.MaxBytes = or(cfg.MaxBytes, defaultMaxBytes)
-	cfg.SinkTimeout = or(cfg.SinkTimeout, defaultSinkTimeout)
-	cfg.RetryAfter = or(cfg.RetryAfter, defaultRetryAfter)
-	cfg.SecretTTL = or(cfg.SecretTTL, defaultSecretTTL)
+	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, defaultMaxBytes)
+	cfg.SinkTimeout = cmp.Or(cfg.SinkTimeout, defaultSinkTimeout)
+	cfg.RetryAfter = cmp.Or(cfg.RetryAfter, defaultRetryAfter)
+	cfg.SecretTTL = cmp.Or(cfg.SecretTTL, defaultSecretTTL)
 	h := &Handler{sink: sink, keys: newKeyring(secrets, cfg.SecretTTL), cfg: cfg, log: cfg.Logger}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
 	h.calls.New = func() any { return newCall(h) }
 	return h, nil
-}
-
-func or[T comparable](v, fallback T) T {
-	var zero T
-	if v == zero {
-		return fallback
-	}
-	return v
 }
 
 // Stats returns the counts so far.
@@ -161,7 +157,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			h.stats.late.Add(1)
 			h.log.LogAttrs(r.Context(), slog.LevelError, "webhook: answered 503 at the deadline; the sink ended later",
 				slog.String("shop", meta.Shop), slog.String("topic", meta.Topic), slog.String("webhook_id", meta.WebhookID),
-				slog.Duration("took", time.Since(arrived)), slog.Any("error", err))
+				slog.Duration("took", time.Since(arrived)), slog.Any("error", cmp.Or(problem.unwrap(), err)))
 			return
 		}
 		if problem != nil {
@@ -207,7 +203,8 @@ func (h *Handler) verify(ctx context.Context, now time.Time, c *call, r *http.Re
 	}
 	signers, err := h.keys.of(ctx, now, meta.Shop)
 	if err != nil {
-		return &refusal{status: http.StatusServiceUnavailable, reason: "the shop's secrets are not to be had", cause: err}
+		late := errors.Is(err, context.DeadlineExceeded)
+		return &refusal{status: http.StatusServiceUnavailable, reason: "the shop's secrets are not to be had", cause: err, late: late}
 	}
 	for _, s := range signers {
 		if s.matches(c.body, &sum, c.sum[:]) {
@@ -259,6 +256,14 @@ type refusal struct {
 	late   bool
 
 	signature, body, secrets int // lengths, for the log of a 401
+}
+
+// unwrap is the cause of a refusal, if there is a refusal.
+func (no *refusal) unwrap() error {
+	if no == nil {
+		return nil
+	}
+	return no.cause
 }
 
 var (

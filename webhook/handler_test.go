@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -462,6 +463,45 @@ func TestSecretFunc(t *testing.T) {
 				require.NoError(t, err)
 				assert.Equal(t, 503, serve(h, webhooktest.NewRequest(secret, order())).Code)
 			}
+			time.Sleep(5 * time.Second) // the calls end after those who waited
+		})
+	})
+	t.Run("one that ignores its context is left behind and called again", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			var calls atomic.Int64
+			h, err := webhook.New(func(context.Context, string) ([]webhook.Secret, error) {
+				if calls.Add(1) == 1 {
+					time.Sleep(time.Hour)
+				}
+				return []webhook.Secret{{Key: secret}}, nil
+			}, accept, webhook.Config{})
+			require.NoError(t, err)
+			assert.Equal(t, 503, serve(h, webhooktest.NewRequest(secret, order())).Code)
+			assert.Equal(t, webhook.Stats{Late: 1}, h.Stats())
+			time.Sleep(2 * time.Second)
+			assert.Equal(t, 200, serve(h, webhooktest.NewRequest(secret, order())).Code)
+			time.Sleep(time.Hour)
+		})
+	})
+	t.Run("a shop that is not known any more is cached too", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			calls := 0
+			h, err := webhook.New(func(context.Context, string) ([]webhook.Secret, error) {
+				if calls++; calls == 1 {
+					return []webhook.Secret{{Key: secret}}, nil
+				}
+				return nil, nil
+			}, accept, webhook.Config{})
+			require.NoError(t, err)
+			assert.Equal(t, 200, serve(h, webhooktest.NewRequest(secret, order())).Code)
+			time.Sleep(time.Hour)
+			for range 100 {
+				assert.Equal(t, 401, serve(h, webhooktest.NewRequest(secret, order())).Code)
+			}
+			assert.Equal(t, 2, calls)
+			time.Sleep(5 * time.Second)
 		})
 	})
 	t.Run("a flood of invented shops runs 32 calls at most and holds up no known shop", func(t *testing.T) {
@@ -482,7 +522,7 @@ func TestSecretFunc(t *testing.T) {
 				running--
 				mu.Unlock()
 				return nil, nil
-			}, accept, webhook.Config{})
+			}, accept, webhook.Config{SecretTTL: time.Second})
 			require.NoError(t, err)
 			known := order()
 			known.Shop = "known.myshopify.com"
@@ -497,13 +537,30 @@ func TestSecretFunc(t *testing.T) {
 			start := time.Now()
 			assert.Equal(t, 200, serve(h, webhooktest.NewRequest(secret, known)).Code)
 			assert.Zero(t, time.Since(start))
+			time.Sleep(1500 * time.Millisecond) // the known shop's secrets have to be renewed by now
+			start = time.Now()
+			assert.Equal(t, 200, serve(h, webhooktest.NewRequest(secret, known)).Code)
+			assert.Zero(t, time.Since(start))
 			wg.Wait()
-			time.Sleep(time.Second) // the last calls end after the requests that wanted them
+			time.Sleep(5 * time.Second) // the last calls end after the requests that wanted them
 			mu.Lock()
 			defer mu.Unlock()
 			assert.Equal(t, 32, peak)
 		})
 	})
+}
+
+// What a sink leaves behind on its context ends when the sink returns.
+func TestContextEndsWithTheSink(t *testing.T) {
+	t.Parallel()
+	var kept context.Context //nolint:fatcontext // to look at afterwards
+	h := newHandler(t, func(ctx context.Context, _ webhook.Delivery) error {
+		kept = ctx
+		return ctx.Err()
+	}, webhook.Config{})
+	require.Equal(t, 200, serve(h, webhooktest.NewRequest(secret, order())).Code)
+	<-kept.Done()
+	assert.Equal(t, context.Canceled, kept.Err())
 }
 
 // A sink that outlives its deadline keeps its own body: the buffer is not used for the next request.
@@ -559,21 +616,37 @@ func TestNewRefuses(t *testing.T) {
 
 // The cost that the package promises: at most 6 allocations and 400 bytes a delivery beyond its body.
 //
-//nolint:paralleltest // AllocsPerRun counts the whole process's allocations
+//nolint:paralleltest // it counts the whole process's allocations
 func TestAllocations(t *testing.T) {
-	h := newHandler(t, accept, webhook.Config{})
-	body := bytes.Repeat([]byte("x"), 100<<10)
-	d := order()
-	d.Body = body
-	r := webhooktest.NewRequest(secret, d)
-	rd := bytes.NewReader(body)
-	r.Body = io.NopCloser(rd)
-	w := discard{http.Header{}}
-	allocs := testing.AllocsPerRun(1000, func() {
-		rd.Reset(body)
-		h.ServeHTTP(w, r)
-	})
-	assert.LessOrEqual(t, allocs, 6.0)
+	for _, size := range []int{1 << 10, 100 << 10, 1 << 20, 5 << 20} {
+		h := newHandler(t, accept, webhook.Config{})
+		d := order()
+		d.Body = bytes.Repeat([]byte("x"), size)
+		r := webhooktest.NewRequest(secret, d)
+		rd := bytes.NewReader(d.Body)
+		r.Body = io.NopCloser(rd)
+		w := discard{http.Header{}}
+		deliver := func() {
+			rd.Reset(d.Body)
+			h.ServeHTTP(w, r)
+		}
+		deliver()
+		// A collection in between would empty the pools and count against us.
+		defer debug.SetGCPercent(debug.SetGCPercent(-1))
+		const runs = 20
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range runs {
+			deliver()
+		}
+		runtime.ReadMemStats(&after)
+		if raceEnabled { // pools forget at random then
+			assert.LessOrEqual(t, (after.Mallocs-before.Mallocs)/runs, uint64(12), "%d bytes", size)
+			continue
+		}
+		assert.LessOrEqual(t, (after.Mallocs-before.Mallocs)/runs, uint64(6), "%d bytes", size)
+		assert.Less(t, (after.TotalAlloc-before.TotalAlloc)/runs, uint64(400), "%d bytes", size)
+	}
 }
 
 type discard struct{ header http.Header }

@@ -23,9 +23,9 @@ type Secret struct {
 // An error means that the secrets can't be had now: the delivery gets 503 and comes again.
 //
 // It runs before anything is verified: shop is what the request claims, checked only for the form
-// "name.myshopify.com". Results are cached (see [Config.SecretTTL]); at most 32 calls run at once,
-// others wait, and concurrent deliveries of one shop share one call, whose context ends with the
-// sink's deadline.
+// "name.myshopify.com". Results are cached (see [Config.SecretTTL]), and concurrent deliveries of one shop
+// share one call, whose context ends after 4.5 s. At most 32 calls run at once for shops that were
+// not known before, and 32 to renew what is known; others wait.
 type SecretFunc func(ctx context.Context, shop string) ([]Secret, error)
 
 // Secrets is the SecretFunc of a single app: keys are its client secret and, during and after a
@@ -40,7 +40,7 @@ func Secrets(keys ...string) SecretFunc {
 
 const (
 	// maxLookups bounds the calls of a SecretFunc under way, so that a flood of invented shops can't
-	// drain the database behind it; shops whose secrets are cached need no call and are not held up.
+	// drain the database behind it. Known shops have calls of their own to renew what is cached.
 	maxLookups = 32
 	// maxShops bounds the cached shops of each kind: twice this many at most are kept.
 	maxShops = 10_000
@@ -54,11 +54,13 @@ type keyring struct {
 	load SecretFunc
 	ttl  time.Duration
 
+	renewals  chan struct{} // slots of calls for shops that were known before
+	strangers chan struct{} // slots of calls for all others
+
 	mu      sync.RWMutex
 	known   generations[keys]
 	unknown generations[keys]
 	flights map[string]*flight
-	slots   chan struct{}
 	signers map[string]*signer
 }
 
@@ -68,26 +70,32 @@ type keys struct {
 	end  time.Time
 }
 
+// flight is one call of the SecretFunc and those that wait for it.
 type flight struct {
 	done chan struct{}
-	keys keys
+	list []*signer
 	err  error
 }
 
 func newKeyring(load SecretFunc, ttl time.Duration) *keyring {
-	return &keyring{load: load, ttl: ttl, slots: make(chan struct{}, maxLookups), flights: map[string]*flight{}, signers: map[string]*signer{}}
+	return &keyring{
+		load: load, ttl: ttl, flights: map[string]*flight{}, signers: map[string]*signer{},
+		renewals: make(chan struct{}, maxLookups), strangers: make(chan struct{}, maxLookups),
+	}
 }
 
 // of gives the signers of a shop; none if it is unknown.
 func (k *keyring) of(ctx context.Context, now time.Time, shop string) ([]*signer, error) {
 	k.mu.RLock()
-	ks, ok := k.known.get(shop)
+	known, wasKnown := k.known.get(shop)
+	cached, ok := known, wasKnown && now.Before(known.end)
 	if !ok {
-		ks, ok = k.unknown.get(shop)
+		cached, ok = k.unknown.get(shop)
+		ok = ok && now.Before(cached.end)
 	}
 	k.mu.RUnlock()
-	if ok && now.Before(ks.end) {
-		return ks.list, nil
+	if ok {
+		return cached.list, nil
 	}
 
 	k.mu.Lock()
@@ -95,69 +103,77 @@ func (k *keyring) of(ctx context.Context, now time.Time, shop string) ([]*signer
 	if !running {
 		f = &flight{done: make(chan struct{})}
 		k.flights[shop] = f
-		go k.fly(context.WithoutCancel(ctx), deadlineOf(ctx), shop, f)
+		slots := k.strangers
+		if wasKnown {
+			slots = k.renewals
+		}
+		go k.fly(context.WithoutCancel(ctx), shop, f, slots)
 	}
 	k.mu.Unlock()
 	select {
 	case <-f.done:
-		return f.keys.list, f.err
+		return f.list, f.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
-func deadlineOf(ctx context.Context) time.Time {
-	if t, ok := ctx.Deadline(); ok {
-		return t
+// fly makes one call of the SecretFunc for all that wait for it, with a deadline of its own: whoever
+// happened to be first must not set it. A call that ignores its context is left behind, and keeps its
+// slot.
+func (k *keyring) fly(ctx context.Context, shop string, f *flight, slots chan struct{}) {
+	ctx, cancel := context.WithTimeout(ctx, maxTotal)
+	defer cancel()
+	type result struct {
+		secrets []Secret
+		err     error
 	}
-	return time.Now().Add(maxTotal)
+	results := make(chan result, 1)
+	select {
+	case slots <- struct{}{}:
+		go func() {
+			r := result{err: errLookup} // stands if load exits its goroutine
+			defer func() {
+				if v := recover(); v != nil {
+					r.err = &panicError{value: v, what: "SecretFunc"}
+				}
+				<-slots
+				results <- r
+			}()
+			r.secrets, r.err = k.load(ctx, shop)
+		}()
+	case <-ctx.Done():
+	}
+	var r result
+	select {
+	case r = <-results:
+	case <-ctx.Done():
+		r.err = ctx.Err()
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.flights, shop)
+	if f.err = r.err; f.err == nil {
+		f.list = k.signersOf(r.secrets)
+		k.keep(shop, f.list)
+	}
+	close(f.done)
 }
 
-// fly makes one call of the SecretFunc, for all that wait for it. It runs on a goroutine of its own so
-// that no waiter's end is another's.
-func (k *keyring) fly(ctx context.Context, deadline time.Time, shop string, f *flight) {
-	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	f.err = errLookup // stands if load panics or exits
-	defer func() {
-		if v := recover(); v != nil {
-			f.err = &panicError{value: v, what: "SecretFunc"}
-		}
-		k.mu.Lock()
-		delete(k.flights, shop)
-		switch {
-		case f.err != nil:
-		case len(f.keys.list) == 0:
-			f.keys.end = time.Now().Add(min(unknownTTL, k.ttl))
-			k.unknown.put(shop, f.keys)
-		default:
-			f.keys.end = time.Now().Add(k.ttl)
-			k.known.put(shop, f.keys)
-		}
-		k.mu.Unlock()
-		close(f.done)
-	}()
-	select {
-	case k.slots <- struct{}{}:
-		defer func() { <-k.slots }()
-	case <-ctx.Done():
-		f.err = ctx.Err()
+// keep caches an answer. k.mu is held.
+func (k *keyring) keep(shop string, list []*signer) {
+	if len(list) == 0 {
+		k.known.drop(shop)
+		k.unknown.put(shop, keys{end: time.Now().Add(min(unknownTTL, k.ttl))})
 		return
 	}
-	secrets, err := k.load(ctx, shop)
-	if err != nil {
-		f.err = err
-		return
-	}
-	f.keys.list = k.signersOf(secrets)
-	f.err = nil
+	k.unknown.drop(shop)
+	k.known.put(shop, keys{list, time.Now().Add(k.ttl)})
 }
 
 // signersOf turns secrets into signers; shops that share a secret share its signer, and with it the
-// pooled hash states.
+// pooled hash states. k.mu is held.
 func (k *keyring) signersOf(secrets []Secret) []*signer {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	list := make([]*signer, 0, len(secrets))
 	for _, s := range secrets {
 		if s.Key == "" {
@@ -221,6 +237,11 @@ func (g *generations[V]) put(key string, v V) {
 		g.young = make(map[string]V)
 	}
 	g.young[key] = v
+}
+
+func (g *generations[V]) drop(key string) {
+	delete(g.young, key)
+	delete(g.old, key)
 }
 
 // validShop says whether s has the form name.myshopify.com, name being of a-z, 0-9 and "-" and not

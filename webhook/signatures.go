@@ -72,7 +72,7 @@ func VerifyOAuth(query url.Values, now time.Time, secrets ...string) error {
 		}
 	}
 	if len(lists) == 0 {
-		return verifyQuery(query, "hmac", plain.Encode(), now, secrets)
+		return verifyQuery(query, "hmac", formEncode(plain), now, secrets)
 	}
 	var parts []string
 	for k, v := range plain {
@@ -86,6 +86,12 @@ func VerifyOAuth(query url.Values, now time.Time, secrets ...string) error {
 	}
 	slices.Sort(parts)
 	return verifyQuery(query, "hmac", strings.Join(parts, "&"), now, secrets)
+}
+
+// formEncode encodes as browsers encode forms, and so as Shopify's libraries do: unlike Encode it leaves
+// "*" and escapes "~".
+func formEncode(v url.Values) string {
+	return strings.NewReplacer("%2A", "*", "~", "%7E").Replace(v.Encode())
 }
 
 // VerifyBody checks a Flow action's or a fulfillment service's callback, or a webhook that came

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"net/url"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,6 +70,10 @@ func TestVerifyOAuth(t *testing.T) {
 	require.ErrorIs(t, webhook.VerifyOAuth(parse(t, query+"&hmac=00"), signedAt, secret), webhook.ErrRepeated)
 	require.ErrorIs(t, webhook.VerifyOAuth(parse(t, message), signedAt, secret), webhook.ErrSignature)
 
+	// Forms are encoded unlike Go does it in two characters.
+	const odd = "shop=a.myshopify.com&state=a%7Eb*c&timestamp=1700000000"
+	require.NoError(t, webhook.VerifyOAuth(parse(t, odd+"&hmac="+hexMAC(odd, secret)), signedAt, secret))
+
 	// A list, as links from the admin's bulk actions have.
 	const list = `ids=["1", "2"]&shop=a.myshopify.com&timestamp=1700000000`
 	withList := "ids%5B%5D=1&ids%5B%5D=2&shop=a.myshopify.com&timestamp=1700000000&hmac=" + hexMAC(list, secret)
@@ -102,7 +107,8 @@ func FuzzVerifyQuery(f *testing.F) {
 		require.Error(t, webhook.VerifyOAuth(q, signedAt, secret))
 
 		q = url.Values{"x": {raw}, "timestamp": {strconv.FormatInt(signedAt.Unix(), 10)}}
-		q.Set("hmac", hexMAC(q.Encode(), secret))
+		form := strings.NewReplacer("%2A", "*", "~", "%7E").Replace(q.Encode())
+		q.Set("hmac", hexMAC(form, secret))
 		require.NoError(t, webhook.VerifyOAuth(q, signedAt, secret))
 		q.Set("x", raw+"!")
 		assert.ErrorIs(t, webhook.VerifyOAuth(q, signedAt, secret), webhook.ErrSignature)

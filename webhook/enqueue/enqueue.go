@@ -12,6 +12,7 @@ package enqueue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -55,8 +56,14 @@ type Config struct {
 // To makes a sink that enqueues each delivery of a listed topic into jobs. Its errors are those
 // that [webhook.Handler] answers 200 to: [webhook.ErrUnhandled], [webhook.ErrDuplicate] and, for a payload
 // over the queue's limit, [webhook.ErrBuried]; anything else is the queue's failure, and Shopify sends the
-// delivery again.
+// delivery again. It panics if jobs or topics is nil or DedupeFor negative.
 func (c Config) To(jobs *queue.Queue, topics Lister) webhook.Sink {
+	switch {
+	case jobs == nil || topics == nil:
+		panic("enqueue: To needs a queue and the topics to take")
+	case c.DedupeFor < 0:
+		panic(fmt.Sprintf("enqueue: Config.DedupeFor is %v; want 0 for the default, or more", c.DedupeFor))
+	}
 	if c.DedupeKey == nil {
 		c.DedupeKey = func(d webhook.Delivery) string { return d.Topic + " " + d.WebhookID }
 	}

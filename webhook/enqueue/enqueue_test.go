@@ -257,3 +257,12 @@ func TestConfig(t *testing.T) {
 	require.ErrorIs(t, sink(t.Context(), d), webhook.ErrDuplicate, "another subscription, the same event")
 	assert.Equal(t, "orders/create", b.jobs(t)[0].Key)
 }
+
+func TestToPanicsForProgrammerMistakes(t *testing.T) {
+	t.Parallel()
+	q, err := queue.New(new(durable), queue.Config{})
+	require.NoError(t, err)
+	assert.Panics(t, func() { enqueue.To(nil, enqueue.Topics()) })
+	assert.Panics(t, func() { enqueue.To(q, nil) })
+	assert.Panics(t, func() { enqueue.Config{DedupeFor: -time.Second}.To(q, enqueue.Topics()) })
+}
