@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/breakwater-go/breakwater/webhook"
+	"github.com/breakwater-go/breakwater/webhook/webhooktest"
 )
 
 // receiver is somebody's handler.
@@ -43,9 +45,13 @@ func TestSend(t *testing.T) {
 	t.Parallel()
 	url, seen := receiver(t)
 	var out bytes.Buffer
-	require.NoError(t, run(t.Context(), strings.Fields("send orders/create -to "+url+" -secret hush -n 5 -dup 1 -shuffle -seed 3"), &out, &out))
+	require.NoError(t, run(t.Context(), strings.Fields("send orders/create -to "+url+" -secret hush -n 5 -dup -shuffle -seed 3"), &out, &out))
 	ids, subjects := map[string]int{}, map[string]int{}
+	var order []string
 	for _, d := range seen() {
+		if ids[d.WebhookID] == 0 {
+			order = append(order, d.Subject())
+		}
 		assert.Equal(t, "orders/create", d.Topic)
 		ids[d.WebhookID]++
 		subjects[d.Subject()]++
@@ -55,8 +61,47 @@ func TestSend(t *testing.T) {
 		"order/820982911946154508": 2, "order/820982911946154509": 2, "order/820982911946154510": 2,
 		"order/820982911946154511": 2, "order/820982911946154512": 2,
 	}, subjects)
+	assert.False(t, slices.IsSorted(order), "shuffled")
 	assert.Contains(t, out.String(), "sent 5, acknowledged 5, redelivered 0, duplicated 5\n")
 	assert.Equal(t, 11, strings.Count(out.String(), "\n"))
+}
+
+func TestSendKeepsOrder(t *testing.T) {
+	t.Parallel()
+	url, seen := receiver(t)
+	var out bytes.Buffer
+	require.NoError(t, run(t.Context(), strings.Fields("send -to "+url+" orders/create -secret hush -n 20"), &out, &out))
+	var order []string
+	for _, d := range seen() {
+		order = append(order, d.Subject())
+	}
+	assert.Len(t, order, 20)
+	assert.True(t, slices.IsSorted(order), "%v", order)
+}
+
+// Short IDs stand for other things too: such a body stays as it is.
+func TestSendLeavesShortIDsAlone(t *testing.T) {
+	t.Parallel()
+	url, seen := receiver(t)
+	var out bytes.Buffer
+	require.NoError(t, run(t.Context(), strings.Fields("send customer.tags_added -to "+url+" -secret hush -n 3"), &out, &out))
+	for _, d := range seen() {
+		assert.Equal(t, webhooktest.Payload("customer.tags_added"), d.Body)
+	}
+}
+
+//nolint:paralleltest // it sets the environment
+func TestSecretFromTheEnvironmentIsNotPrinted(t *testing.T) {
+	t.Setenv("SHOPIFY_API_SECRET", "shpss_secret")
+	url, _ := receiver(t)
+	var out bytes.Buffer
+	require.NoError(t, run(t.Context(), []string{"send", "-h"}, &out, &out))
+	assert.Contains(t, out.String(), "usage: breakwater send")
+	require.ErrorIs(t, run(t.Context(), []string{"send", "-nonsense"}, &out, &out), errUsage)
+	require.Error(t, run(t.Context(), strings.Fields("send orders/create -to "+url), &out, &out), "signed with another secret")
+	assert.NotContains(t, out.String(), "shpss_secret")
+	t.Setenv("SHOPIFY_API_SECRET", "")
+	require.ErrorContains(t, run(t.Context(), strings.Fields("send orders/create -to "+url), &out, &out), "-secret is empty")
 }
 
 func TestSendAFile(t *testing.T) {
@@ -92,10 +137,11 @@ func TestUsage(t *testing.T) {
 		`no command "x"`:           "x",
 		"no topic given":           "send -to http://x -secret s",
 		"is not a URL":             "send orders/create -to x -secret s",
-		"-secret is empty":         "send orders/create -to http://x -secret=",
 		"has no sample body":       "send no/such -to http://x -secret s",
-		"-n must be at least 1":    "send orders/create -to http://x -secret s -n 0",
-		"Config.Duplicate is 1.5;": "send orders/create -to http://x -secret s -dup 1.5",
+		"-n and -c must be":        "send orders/create -to http://x -secret s -n 0",
+		"want a share from 0 to 1": "send orders/create -to http://x -secret s -dup=1.5",
+		"one topic at a time":      "send orders/create orders/paid -to http://x -secret s",
+		"not defined: -nonsense":   "send orders/create -nonsense",
 	} {
 		var out bytes.Buffer
 		err := run(t.Context(), strings.Fields(args), &out, &out)

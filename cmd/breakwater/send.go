@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -27,31 +29,32 @@ delivery that fails is not sent again unless -retry is given. Exits 1 if one was
 
 `
 
-func send(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+func send(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("send", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() { fmt.Fprint(stderr, sendUsage); flags.PrintDefaults() }
+	flags.SetOutput(io.Discard) // errors are printed once, by main
 	to := flags.String("to", "", "`URL` of the handler")
-	secret := flags.String("secret", os.Getenv("SHOPIFY_API_SECRET"), "secret to sign with; $SHOPIFY_API_SECRET by default")
-	shop := flags.String("shop", "example.myshopify.com", "shop that the deliveries come from")
+	secret := flags.String("secret", "", "`secret` to sign with; $SHOPIFY_API_SECRET by default")
+	shop := flags.String("shop", "example.myshopify.com", "`shop` that the deliveries come from")
 	body := flags.String("body", "", "`file` with the body; the topic's sample by default")
-	n := flags.Int("n", 1, "deliveries to send, each of a resource of its own")
-	dup := flags.Float64("dup", 0, "share of deliveries sent twice, 0 to 1")
+	n := flags.Int("n", 1, "how many deliveries to send, each of a resource of its own where the body's ID has 6 digits or more")
+	at := flags.Int("c", 1, "how many requests may be under way at once; with 1 they are sent in order")
+	var dup share
+	flags.Var(&dup, "dup", "send deliveries twice: all, or with -dup=0.2 a `share` of them")
 	shuffle := flags.Bool("shuffle", false, "send in random order")
-	retry := flags.Float64("retry", 0, "send failed ones again on Shopify's schedule, this many times faster; 0 means never")
+	retry := flags.Float64("retry", 0, "send failed ones again on Shopify's schedule, this many `times` faster; 0 means never")
 	seed := flags.Uint64("seed", uint64(time.Now().UnixNano()), "seed of what is random")
 
-	// The topic may stand before the flags or after them.
-	topic := ""
-	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		topic, args = args[0], args[1:]
+	topic, err := parse(flags, args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stdout, sendUsage)
+		flags.SetOutput(stdout)
+		flags.PrintDefaults()
+		return nil
+	case err != nil:
+		return fmt.Errorf("%w: send: %w", errUsage, err)
 	}
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	if topic == "" {
-		topic = flags.Arg(0)
-	}
+	*secret = cmp.Or(*secret, os.Getenv("SHOPIFY_API_SECRET"))
 	if topic == "topics" {
 		fmt.Fprintln(stdout, strings.Join(webhooktest.Topics(), "\n"))
 		return nil
@@ -64,8 +67,8 @@ func send(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return fmt.Errorf("%w: send: -to %q is not a URL such as http://localhost:8080/webhooks", errUsage, *to)
 	case *secret == "":
 		return fmt.Errorf("%w: send: -secret is empty and $SHOPIFY_API_SECRET is not set", errUsage)
-	case *n < 1 || *retry < 0:
-		return fmt.Errorf("%w: send: -n must be at least 1 and -retry not negative", errUsage)
+	case *n < 1 || *at < 1 || *retry < 0:
+		return fmt.Errorf("%w: send: -n and -c must be at least 1 and -retry not negative", errUsage)
 	}
 	sample, err := sampleBody(topic, *body)
 	if err != nil {
@@ -83,7 +86,7 @@ func send(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	var mu sync.Mutex
 	sender, err := webhooktest.NewSender(*to, *secret, webhooktest.Config{
-		Seed: *seed, Duplicate: *dup, RetrySpeed: *retry, NoRetry: *retry == 0,
+		Seed: *seed, Duplicate: float64(dup), MaxInFlight: *at, RetrySpeed: *retry, NoRetry: *retry == 0,
 		OnAttempt: func(a webhooktest.Attempt) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -126,13 +129,49 @@ func sampleBody(topic, file string) ([]byte, error) {
 	return webhooktest.Payload(topic), nil
 }
 
+// parse parses args, in which the topic may stand before the flags, after them or among them.
+func parse(flags *flag.FlagSet, args []string) (topic string, err error) {
+	for {
+		if err := flags.Parse(args); err != nil {
+			return "", err
+		}
+		if flags.NArg() == 0 {
+			return topic, nil
+		}
+		if topic != "" {
+			return "", fmt.Errorf("one topic at a time: %q, %q", topic, flags.Arg(0))
+		}
+		topic, args = flags.Arg(0), flags.Args()[1:]
+	}
+}
+
+// share is a flag that may stand alone, which means all, or have a value from 0 to 1.
+type share float64
+
+func (s *share) String() string   { return "0" }
+func (s *share) IsBoolFlag() bool { return true }
+
+func (s *share) Set(text string) error {
+	if text == "true" {
+		*s = 1
+		return nil
+	}
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(v >= 0 && v <= 1) {
+		return errors.New("want a share from 0 to 1")
+	}
+	*s = share(v)
+	return nil
+}
+
 // numbered gives the i-th delivery a resource of its own: i is added to the ID that the body is about,
-// wherever it stands. A body without a number for an ID stays as it is.
+// wherever it stands. A body whose ID is no number, or so short that its digits stand for other things too,
+// stays as it is.
 func numbered(topic string, body []byte, i int) []byte {
 	subject := webhook.Subject(topic, body)
 	digits := subject[strings.LastIndexByte(subject, '/')+1:]
 	id, err := strconv.ParseUint(digits, 10, 64)
-	if err != nil || i == 0 {
+	if err != nil || i == 0 || len(digits) < 6 {
 		return body
 	}
 	return bytes.ReplaceAll(body, []byte(digits), strconv.AppendUint(nil, id+uint64(i), 10)) //nolint:gosec // i counts from 0

@@ -50,7 +50,7 @@ func Payload(topic string) []byte {
 
 // NewRequest makes a request as Shopify would send d, signed with secret, for a handler's ServeHTTP.
 // What d leaves empty is filled in: the sample body of its topic, a shop, fresh IDs, an API version and the
-// time.
+// time. It panics as [Fill] does.
 func NewRequest(secret string, d webhook.Delivery) *http.Request {
 	d = Fill(d)
 	r := httptest.NewRequest(http.MethodPost, "/webhooks", bytes.NewReader(d.Body))
@@ -58,7 +58,8 @@ func NewRequest(secret string, d webhook.Delivery) *http.Request {
 	return r
 }
 
-// Fill returns d with what it leaves empty filled in, as [NewRequest] does.
+// Fill returns d with what it leaves empty filled in, as [NewRequest] does. It panics if d has no body and
+// its topic no sample; see [Topics].
 func Fill(d webhook.Delivery) webhook.Delivery {
 	if d.Body == nil {
 		d.Body = Payload(d.Topic)

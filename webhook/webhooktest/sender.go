@@ -32,7 +32,8 @@ var retryAt = [8]time.Duration{
 	31 * time.Minute, time.Hour, 2 * time.Hour, 4 * time.Hour,
 }
 
-// Config tunes a Sender. The zero value sends in real time, every delivery once and in order.
+// Config tunes a Sender. The zero value sends in real time, each delivery once. First tries begin in
+// order, and overlap as Shopify's do; with MaxInFlight 1 they come one after the other.
 type Config struct {
 	// Speed is how many times faster than Shopify's the sender's clock runs: it divides the deliveries'
 	// offsets, the time-outs and the pauses within a delivery. 0 means 1.
@@ -138,13 +139,14 @@ func (s *Sender) scaled(d time.Duration) time.Duration {
 
 // Send sends deliveries in the order of their At and blocks until each is acknowledged, given up or
 // dropped. What a delivery leaves empty is filled in as [NewRequest] does. When ctx ends, Send stops
-// and returns what it has with ctx's error.
+// and returns what it has with ctx's error. It panics as [Fill] does.
 func (s *Sender) Send(ctx context.Context, deliveries []Outgoing) (Ledger, error) {
 	run := &run{Sender: s, subs: map[subscription]*subState{}}
 	queue := s.plan(deliveries, &run.ledger)
 	start := time.Now()
 	for i, p := range queue {
-		if !sleep(ctx, time.Until(start.Add(s.scaled(p.at)))) {
+		// The slot is taken here, so that what is due at the same time begins in order.
+		if !sleep(ctx, time.Until(start.Add(s.scaled(p.at)))) || !run.slot(ctx) {
 			run.count(func(l *Ledger) { l.Dropped += len(queue) - i })
 			break
 		}
@@ -182,25 +184,26 @@ func (s *Sender) plan(deliveries []Outgoing, ledger *Ledger) []*plan {
 
 	// Reordering swaps the times of two neighbours of one subject. Only some deliveries have a
 	// successor, so the share is taken of all and spread over those.
-	previous := map[string]*plan{}
-	var pairs [][2]*plan
-	for _, p := range plans {
+	previous := map[string]int{}
+	var pairs [][2]int
+	for i, p := range plans {
 		subject := p.d.Shop + " " + p.d.Subject()
-		if before := previous[subject]; before != nil {
-			pairs = append(pairs, [2]*plan{before, p})
+		if before, ok := previous[subject]; ok {
+			pairs = append(pairs, [2]int{before, i})
 			delete(previous, subject) // each delivery in one pair at most
 			continue
 		}
-		previous[subject] = p
+		previous[subject] = i
 	}
 	rng := rand.New(rand.NewPCG(s.cfg.Seed, 1<<63))
 	rng.Shuffle(len(pairs), func(i, j int) { pairs[i], pairs[j] = pairs[j], pairs[i] })
 	want := int(s.cfg.Reorder*float64(len(plans)) + 0.5)
 	for _, pair := range pairs[:min(want, len(pairs))] {
-		pair[0].at, pair[1].at = pair[1].at, pair[0].at
+		a, b := plans[pair[0]], plans[pair[1]]
+		a.at, b.at = b.at, a.at
+		plans[pair[0]], plans[pair[1]] = b, a
 		ledger.Reordered++
 	}
-	slices.SortStableFunc(plans, byTime)
 	return plans
 }
 
@@ -224,7 +227,17 @@ type run struct {
 	subs   map[subscription]*subState
 }
 
-// deliver tries p until it is acknowledged, given up or dropped.
+// slot waits for one of MaxInFlight, and says false if ctx ended first.
+func (r *run) slot(ctx context.Context) bool {
+	select {
+	case r.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// deliver tries p until it is acknowledged, given up or dropped. The first try has its slot already.
 func (r *run) deliver(ctx context.Context, p *plan) {
 	sub := r.subscription(p)
 	row, since := 0, 0 // failures in a row, since how many successes of the subscription
@@ -238,6 +251,9 @@ func (r *run) deliver(ctx context.Context, p *plan) {
 			}
 		}
 		if r.isDeleted(sub) {
+			if n == 0 {
+				<-r.slots
+			}
 			r.count(func(l *Ledger) { l.Dropped++ })
 			return
 		}
@@ -320,27 +336,26 @@ func (r *run) failed(sub *subState, row, since *int) bool {
 
 // attempt makes one request.
 func (r *run) attempt(ctx context.Context, p *plan, a Attempt) Attempt {
-	select {
-	case r.slots <- struct{}{}:
-		defer func() { <-r.slots }()
-	case <-ctx.Done():
+	first := a.Number == 0 && !a.Duplicate
+	if !first && !r.slot(ctx) {
 		a.Err = ctx.Err()
 		return a
 	}
-	first := a.Number == 0 && !a.Duplicate
+	defer func() { <-r.slots }()
 	a.Shop, a.Topic, a.WebhookID = p.d.Shop, p.d.Topic, p.d.WebhookID
 	a.Cut = first && p.cut
 	a.Slow = first && p.slow && !p.cut
 	a.Start = time.Now()
 	ctx, cancel := context.WithTimeout(ctx, r.scaled(totalTimeout))
 	defer cancel()
-	var body io.Reader = bytes.NewReader(p.d.Body)
+	whole := bytes.NewReader(p.d.Body)
+	var body io.Reader = whole
 	switch {
 	case a.Cut:
-		body = io.MultiReader(io.LimitReader(body, int64(len(p.d.Body)/2)), cutReader{})
+		body = io.MultiReader(io.LimitReader(whole, int64(len(p.d.Body)/2)), cutReader{})
 	case a.Slow:
 		pause := r.scaled(time.Duration((1 + 2*p.rng.Float64()) * float64(time.Second) / slowParts))
-		body = &slowReader{done: ctx.Done(), r: body, part: len(p.d.Body)/slowParts + 1, pause: pause}
+		body = &slowReader{done: ctx.Done(), r: whole, part: len(p.d.Body)/slowParts + 1, pause: pause}
 	}
 	a.Status, a.Err = r.post(ctx, p.d, body)
 	a.End = time.Now()
@@ -357,7 +372,9 @@ func (r *run) attempt(ctx context.Context, p *plan, a Attempt) Attempt {
 }
 
 func (r *run) post(ctx context.Context, d webhook.Delivery, body io.Reader) (int, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url, io.NopCloser(body))
+	// A whole body may be sent again by net/http if the kept-alive connection turns out to be closed before
+	// anything was written: that is no failure, to Shopify neither.
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url, body)
 	if err != nil {
 		return 0, err
 	}

@@ -251,6 +251,27 @@ func TestReorderSwapsNeighboursOfOneSubject(t *testing.T) {
 	})
 }
 
+func TestFirstTriesBeginInOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{answer: always(200)}
+		var ds []webhooktest.Outgoing
+		var want []string
+		for i := range 100 {
+			want = append(want, fmt.Sprint(i))
+			ds = append(ds, delivery(0, fmt.Sprint(i), fmt.Sprint(i/2)))
+		}
+		send(t, s, webhooktest.Config{MaxInFlight: 1}, ds...)
+		assert.Equal(t, want, s.seen)
+		s.seen = nil
+		ledger := send(t, s, webhooktest.Config{MaxInFlight: 1, Reorder: 0.5}, ds...)
+		assert.Equal(t, 50, ledger.Reordered)
+		for i := range 50 {
+			assert.Equal(t, []string{want[2*i+1], want[2*i]}, s.seen[2*i:2*i+2])
+		}
+	})
+}
+
 func TestSendEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
