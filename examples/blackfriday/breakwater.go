@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -25,16 +24,17 @@ func newBreakwater(ctx context.Context, set settings) (http.Handler, func() erro
 	done := new(doneSteps)
 	mux := queue.NewMux()
 	for topic, systemsOfTopic := range steps {
-		enqueue.Handle(mux, topic, func(ctx context.Context, e webhook.Event[json.RawMessage]) error {
-			in := call{Event: e.WebhookID, Topic: e.Topic, Shop: e.Shop, Subject: e.Subject}
+		mux.Handle(topic, func(ctx context.Context, job queue.Job) error {
+			d := enqueue.Delivery(job)
+			in := call{Event: d.WebhookID, Topic: d.Topic, Shop: d.Shop, Subject: d.Subject()}
 			for _, system := range systemsOfTopic {
-				if done.has(e.WebhookID, system) {
+				if done.has(job.ID, system) {
 					continue
 				}
 				if err := systems.do(ctx, system, in); err != nil {
 					return err // the queue tries again, and nothing of this order runs meanwhile
 				}
-				done.add(e.WebhookID, system)
+				done.add(job.ID, system)
 			}
 			return nil
 		})
@@ -56,14 +56,15 @@ func newBreakwater(ctx context.Context, set settings) (http.Handler, func() erro
 	return hooks, work, nil
 }
 
-// doneSteps remembers which steps of an event are done, so that a retry after the carrier failed does
-// not create the order in the ERP again. It lives in this process's memory alone: it is what package
-// idempotency will do for real, across crashes.
+// doneSteps remembers which steps of a job are done, so that a retry after the carrier failed does not
+// create the order in the ERP again. It lives in this process's memory alone: it is what package
+// idempotency will do for real, across crashes. It goes by the job and not by the delivery, so that it can't
+// hide a delivery that was queued twice.
 type doneSteps struct{ steps sync.Map }
 
-func (d *doneSteps) has(event, system string) bool {
-	_, ok := d.steps.Load(event + " " + system)
+func (d *doneSteps) has(job, system string) bool {
+	_, ok := d.steps.Load(job + " " + system)
 	return ok
 }
 
-func (d *doneSteps) add(event, system string) { d.steps.Store(event+" "+system, true) }
+func (d *doneSteps) add(job, system string) { d.steps.Store(job+" "+system, true) }

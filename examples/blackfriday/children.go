@@ -41,6 +41,12 @@ type attempt struct {
 	Status     int
 }
 
+// line is one line of the sender's report: an attempt, or the ledger as the last.
+type line struct {
+	Attempt *attempt            `json:",omitempty"`
+	Ledger  *webhooktest.Ledger `json:",omitempty"`
+}
+
 // sender plays the shops: it sends the storm and prints every attempt, then the ledger.
 func sender(raw string) error {
 	var set settings
@@ -56,7 +62,7 @@ func sender(raw string) error {
 		OnAttempt: func(a webhooktest.Attempt) {
 			mu.Lock()
 			defer mu.Unlock()
-			_ = enc.Encode(attempt{a.WebhookID, a.Number, a.Duplicate, a.Cut, a.Slow, a.Start, a.End, a.Status}) // a parent that is gone needs no report
+			_ = enc.Encode(line{Attempt: &attempt{a.WebhookID, a.Number, a.Duplicate, a.Cut, a.Slow, a.Start, a.End, a.Status}}) // a parent that is gone needs no report
 			_ = out.Flush()
 		},
 	})
@@ -69,7 +75,7 @@ func sender(raw string) error {
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(os.Stdout).Encode(ledger)
+	return json.NewEncoder(os.Stdout).Encode(line{Ledger: &ledger})
 }
 
 // app runs an integration until its standard input ends, which it does when the parent dies.

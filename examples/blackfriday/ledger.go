@@ -27,6 +27,7 @@ type ledger struct {
 	AckedLost  int `json:"acknowledged_lost"` // of these, acknowledged ones
 	Twice      int `json:"twice"`             // effects that happened more than once
 	OutOfOrder int `json:"out_of_order"`      // effects after one of an event that was sent when this one had been taken
+	Garbled    int `json:"garbled"`           // effects that name another shop, topic or resource than the event's
 	Overlaps   int `json:"overlaps"`          // repeated requests that met the event's first run
 
 	AckP50    float64 `json:"ack_p50_ms"` // of the acknowledgement, in real time
@@ -92,7 +93,7 @@ func (s *side) ledger() ledger {
 	}
 	l.QuietDone = len(quiet)
 	l.QuietP50, l.QuietP99 = quantile(quiet, 0.5), quantile(quiet, 0.99)
-	l.OutOfOrder = outOfOrder(effects, offers)
+	l.OutOfOrder, l.Garbled = s.outOfOrder(effects, offers)
 	for _, a := range s.attempts {
 		if w, ok := work[a.Event]; ok && (a.Duplicate || a.Number > 0) && a.Start.Before(w.to) && a.End.After(w.from) {
 			l.Overlaps++
@@ -138,15 +139,23 @@ func (s *side) offers(effects []effect, l *ledger) (offers map[string]offer, beg
 	return offers, began
 }
 
-// outOfOrder counts effects in a system that came after an effect of an event of the same subject
+// outOfOrder counts effects in a system that came after an effect of an event of the same resource
 // that was not even sent when the integration had this one. Events that it was offered at the same time
-// may go either way: nobody could tell their order.
-func outOfOrder(effects []effect, offers map[string]offer) int {
+// may go either way: nobody could tell their order. What is one resource is the generator's word, not the
+// integration's; what that said of an event is compared, and counted as garbled where it differs.
+func (s *side) outOfOrder(effects []effect, offers map[string]offer) (count, garbled int) {
 	type lane struct{ system, shop, subject string }
+	truth := map[string]event{}
+	for _, e := range s.truth {
+		truth[e.ID] = e
+	}
 	seen := map[lane][]string{}
-	count := 0
 	for _, e := range effects {
-		k := lane{e.System, e.Shop, e.Subject}
+		t, ok := truth[e.Event]
+		if !ok || e.Shop != t.Shop || e.Topic != t.Topic || e.Subject != t.Subject {
+			garbled++
+		}
+		k := lane{e.System, t.Shop, t.Subject}
 		taken := offers[e.Event].taken
 		for _, before := range seen[k] {
 			if before != e.Event && !taken.IsZero() && taken.Before(offers[before].sent) {
@@ -156,7 +165,7 @@ func outOfOrder(effects []effect, offers map[string]offer) int {
 		}
 		seen[k] = append(seen[k], e.Event)
 	}
-	return count
+	return count, garbled
 }
 
 // reordered counts events that were first sent after a later one of their subject.
@@ -226,16 +235,17 @@ func judge(classic, breakwater ledger) (broken, weak string) {
 	}
 	b := breakwater
 	check(&breaks, b.AckedLost == 0, "P1: %d acknowledged events are lost", b.AckedLost)
-	check(&breaks, b.Lost == 0, "%d events are lost", b.Lost)
-	check(&breaks, b.Acknowledged == b.Events, "%d events were never acknowledged", b.Events-b.Acknowledged)
 	check(&breaks, b.Twice == 0, "P2: %d effects happened twice", b.Twice)
 	check(&breaks, b.OutOfOrder == 0, "P4: %d effects out of order", b.OutOfOrder)
+	check(&breaks, b.Garbled == 0, "%d effects name another resource than their event's", b.Garbled)
 
 	for name, l := range map[string]ledger{"classic": classic, "breakwater": breakwater} {
 		check(&weaknesses, l.Duplicated*20 >= l.Sent, "%s: only %d of %d deliveries were duplicated; want 5 %%", name, l.Duplicated, l.Sent)
 		check(&weaknesses, l.Reordered*20 >= l.Sent, "%s: only %d of %d deliveries were reordered; want 5 %%", name, l.Reordered, l.Sent)
 		check(&weaknesses, l.Overlaps > 0, "%s: no repeated delivery met its first run", name)
 	}
+	// Not a broken promise, if all that was acknowledged is there, but a storm that this machine could not play.
+	check(&weaknesses, b.Acknowledged == b.Events, "breakwater: %d events were never acknowledged", b.Events-b.Acknowledged)
 	c := classic
 	check(&weaknesses, c.Lost > 0 && c.Twice > 0 && c.OutOfOrder > 0,
 		"the classic side lost %d, did %d twice and %d out of order; want some of each", c.Lost, c.Twice, c.OutOfOrder)

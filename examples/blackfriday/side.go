@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
@@ -74,29 +72,25 @@ func (s *side) run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// listen takes in what the sender reports: attempts, and its ledger as the last line.
+// listen takes in what the sender reports. A sender that dies before it has reported its ledger is an error.
 func (s *side) listen() error {
-	last := ""
 	for {
-		line, err := s.sender.line()
-		if errors.Is(err, io.EOF) {
-			return json.Unmarshal([]byte(last), &s.sent)
-		}
+		text, err := s.sender.line()
 		if err != nil {
 			return err
 		}
-		last = line
-		var a attempt
-		if err := json.Unmarshal([]byte(line), &a); err != nil {
+		var l line
+		if err := json.Unmarshal([]byte(text), &l); err != nil {
 			return err
 		}
-		if a.Event == "" {
-			continue // the ledger
+		if l.Ledger != nil {
+			s.sent = *l.Ledger
+			return nil
 		}
 		s.mu.Lock()
-		s.attempts = append(s.attempts, a)
-		if a.Status/100 == 2 {
-			s.acked[a.Event] = true
+		s.attempts = append(s.attempts, *l.Attempt)
+		if l.Attempt.Status/100 == 2 {
+			s.acked[l.Attempt.Event] = true
 		}
 		s.mu.Unlock()
 	}

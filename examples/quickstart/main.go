@@ -4,6 +4,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log"
 	"log/slog"
 	"net/http"
@@ -44,13 +45,14 @@ func main() {
 	http.Handle("POST /webhooks", hooks)
 	server := &http.Server{Addr: cmp.Or(os.Getenv("ADDR"), "localhost:8080"), ReadHeaderTimeout: time.Second}
 	go func() { check(server.ListenAndServe()) }()
+	context.AfterFunc(ctx, func() { _ = server.Shutdown(context.Background()) }) // take nothing that nobody works off
 
 	slog.Info("listening", "url", "http://"+server.Addr+"/webhooks")
 	check(jobs.Run(ctx, mux, queue.WorkerConfig{}))
 }
 
 func check(err error) {
-	if err != nil {
+	if err != nil && !errors.Is(err, http.ErrServerClosed) {
 		log.Fatal(err)
 	}
 }
