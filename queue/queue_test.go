@@ -370,7 +370,7 @@ func TestErrorWhoseMethodsPanicIsAFailedAttempt(t *testing.T) {
 		q := newQueue(t, new(queue.Memory))
 		stop := work(t, q, muxOf("k", func(context.Context, queue.Job) error {
 			var e *nilError
-			return e //nolint:staticcheck // the mistake that users make
+			return e // the mistake that users make
 		}), queue.WorkerConfig{})
 		enqueue(t, q, queue.Job{Kind: "k", MaxAttempts: 2})
 		time.Sleep(time.Minute)

@@ -553,9 +553,9 @@ func TestSecretFunc(t *testing.T) {
 // What a sink leaves behind on its context ends when the sink returns.
 func TestContextEndsWithTheSink(t *testing.T) {
 	t.Parallel()
-	var kept context.Context //nolint:fatcontext // to look at afterwards
+	var kept context.Context
 	h := newHandler(t, func(ctx context.Context, _ webhook.Delivery) error {
-		kept = ctx
+		kept = ctx //nolint:fatcontext // to look at afterwards
 		return ctx.Err()
 	}, webhook.Config{})
 	require.Equal(t, 200, serve(h, webhooktest.NewRequest(secret, order())).Code)
@@ -618,6 +618,8 @@ func TestNewRefuses(t *testing.T) {
 //
 //nolint:paralleltest // it counts the whole process's allocations
 func TestAllocations(t *testing.T) {
+	// A collection in between would empty the pools and count against us.
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	for _, size := range []int{1 << 10, 100 << 10, 1 << 20, 5 << 20} {
 		h := newHandler(t, accept, webhook.Config{})
 		d := order()
@@ -631,8 +633,6 @@ func TestAllocations(t *testing.T) {
 			h.ServeHTTP(w, r)
 		}
 		deliver()
-		// A collection in between would empty the pools and count against us.
-		defer debug.SetGCPercent(debug.SetGCPercent(-1))
 		const runs = 20
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)

@@ -90,7 +90,6 @@ func TestSendLeavesShortIDsAlone(t *testing.T) {
 	}
 }
 
-//nolint:paralleltest // it sets the environment
 func TestSecretFromTheEnvironmentIsNotPrinted(t *testing.T) {
 	t.Setenv("SHOPIFY_API_SECRET", "shpss_secret")
 	url, _ := receiver(t)
