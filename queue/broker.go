@@ -100,5 +100,5 @@ type Claimed struct {
 type Lease struct {
 	Token Token
 	Job   Job
-	Age   time.Duration // since the job was accepted
+	Age   time.Duration // since the job was accepted or due, whichever is later
 }

@@ -25,6 +25,21 @@ func (h *laneHeap) Push(x any) {
 
 func (h *laneHeap) Pop() any { return pop((*[]*lane)(h)) }
 
+// jobHeap is a heap of scheduled jobs by when they are due, and among equals by when they were accepted.
+type jobHeap []*stored
+
+func (h jobHeap) Len() int      { return len(h) }
+func (h jobHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *jobHeap) Push(x any)   { *h = append(*h, x.(*stored)) } //nolint:forcetypeassert // container/heap's shape
+func (h *jobHeap) Pop() any     { return pop((*[]*stored)(h)) }
+
+func (h jobHeap) Less(i, j int) bool {
+	if h[i].due.Equal(h[j].due) {
+		return h[i].seq < h[j].seq
+	}
+	return h[i].due.Before(h[j].due)
+}
+
 // keyEnd is when a dedupe key ends.
 type keyEnd struct {
 	at time.Time

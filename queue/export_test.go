@@ -24,5 +24,5 @@ func (m *Memory) Size(queue string) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	q := m.queue(queue)
-	return len(q.lanes) + len(q.groups) + q.ring.len() + len(q.leased) + len(q.waiting) + len(q.expiry) + len(q.keys) + len(q.keyEnds)
+	return len(q.lanes) + len(q.groups) + q.ring[Live].len() + q.ring[Bulk].len() + len(q.later) + len(q.leased) + len(q.waiting) + len(q.expiry) + len(q.keys) + len(q.keyEnds)
 }

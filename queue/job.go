@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base32"
 	"encoding/binary"
+	"fmt"
 	"maps"
 	"time"
 )
@@ -19,7 +20,13 @@ type Job struct {
 	Headers map[string]string // whatever travels with the payload; a handler must not change it
 
 	Group string // the tenant: groups take turns, whatever they have waiting
-	Key   string // jobs of one group and key run in order, one at a time; "" runs apart from all others
+	Class Class  // Live or Bulk; Live by default
+	Key   string // jobs of one group, class and key run in order, one at a time; "" runs apart from all others
+
+	// Delay keeps the job out of its lane until it has passed; NotBefore does so until a time of the
+	// engine's clock. The later of the two counts. A job that is due enters its lane at the tail.
+	Delay     time.Duration
+	NotBefore time.Time
 
 	// DedupeKey makes Enqueue drop the job if one of the same group was accepted under this key
 	// within that job's DedupeFor. "" asks for no such check.
@@ -29,6 +36,30 @@ type Job struct {
 	MaxAttempts int // failures after which the job is a dead letter; 0 means Config.MaxAttempts
 
 	Attempts int // failures so far; set by the queue
+}
+
+// Class keeps work that can wait from delaying work that can't.
+type Class uint8
+
+const (
+	// Live is for what happens now: webhooks.
+	Live Class = iota
+	// Bulk is for backfills and sweeps: it gets every 8th turn while live work is ready, and all of them
+	// while none is.
+	Bulk
+
+	classes = 2
+)
+
+func (c Class) String() string {
+	switch c {
+	case Live:
+		return "live"
+	case Bulk:
+		return "bulk"
+	default:
+		return fmt.Sprintf("Class(%d)", uint8(c))
+	}
 }
 
 // Receipt says what became of a job that was enqueued.

@@ -14,6 +14,8 @@ const (
 	takeUp = 128
 	// batchMemory is how long an answer to an Enqueue is remembered for a repetition.
 	batchMemory = 2 * time.Minute
+	// bulkTurn is which turn goes to bulk work although live work is ready.
+	bulkTurn = 8
 	// answerMemory is how long a process's last answer is kept at least.
 	answerMemory = 10 * time.Minute
 )
@@ -67,7 +69,7 @@ func (m *Memory) Extend(ctx context.Context, queue string, tokens []Token, lease
 func (m *Memory) Wait(ctx context.Context, queue string) error {
 	m.mu.Lock()
 	q := m.queue(queue)
-	if q.ring.len() > 0 {
+	if q.ring[Live].len()+q.ring[Bulk].len() > 0 {
 		m.mu.Unlock()
 		return nil
 	}
@@ -109,7 +111,10 @@ func (m *Memory) queue(name string) *memQueue {
 type memQueue struct {
 	lanes   map[laneID]*lane
 	groups  map[string]*group
-	ring    deque[*group] // the groups that have a ready lane, in the order of their turns
+	ring    [classes]deque[*group] // per class: the groups that have a ready lane, in the order of their turns
+	turns   uint64
+	seq     uint64
+	later   jobHeap // scheduled jobs, outside their lanes until they are due
 	leased  map[Token]*lane
 	claims  uint64   // orders leases by when they were taken
 	waiting laneHeap // lanes by when their head is due
@@ -126,9 +131,14 @@ type memQueue struct {
 	woken   chan struct{} // closed and made anew when a lane becomes ready
 }
 
-type laneID struct{ group, key, job string } // job is set for a job without a key: a lane of its own
+type laneID struct {
+	group string
+	class Class
+	key   string
+	job   string // set for a job without a key: a lane of its own
+}
 
-// lane is the jobs of a group that share a key, in order. Its head stays until it is settled. It is
+// lane is the jobs of a group and class that share a key, in order. Its head stays until it is settled. It is
 // ready (in its group's list), leased (in expiry) or waiting (in waiting); an empty one is gone.
 type lane struct {
 	id    laneID
@@ -144,13 +154,15 @@ type lane struct {
 
 type stored struct {
 	Job
-	accepted time.Time
+	since time.Time // it was accepted or due, whichever is later
+	due   time.Time // while it is scheduled
+	seq   uint64    // orders jobs by when they were accepted
 }
 
 type group struct {
 	name  string
 	lanes int
-	ready deque[*lane]
+	ready [classes]deque[*lane]
 }
 
 type dedupeID struct{ group, key string }
@@ -198,12 +210,31 @@ func (q *memQueue) accept(now time.Time, e Entry) Receipt {
 		q.keys[id] = dedupe{e.Job.ID, end}
 		heap.Push(&q.keyEnds, keyEnd{end, id})
 	}
-	job := &stored{Job: e.Job.clone(), accepted: now}
+	q.seq++
+	job := &stored{Job: e.Job.clone(), since: now, seq: q.seq}
 	if e.Dead != "" {
 		q.bury(now, job, e.Dead)
 		return Receipt{ID: job.ID}
 	}
-	id := laneID{group: job.Group, key: job.Key}
+	if job.due = latest(now.Add(job.Delay), job.NotBefore); job.due.After(now) {
+		job.since = job.due
+		heap.Push(&q.later, job)
+		return Receipt{ID: job.ID}
+	}
+	q.append(job)
+	return Receipt{ID: job.ID}
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// append puts a job at the tail of its lane.
+func (q *memQueue) append(job *stored) {
+	id := laneID{group: job.Group, class: job.Class, key: job.Key}
 	if job.Key == "" {
 		id.job = job.ID
 	}
@@ -217,7 +248,6 @@ func (q *memQueue) accept(now time.Time, e Entry) Receipt {
 	if l.jobs.len() == 1 {
 		q.ready(l)
 	}
-	return Receipt{ID: job.ID}
 }
 
 func (q *memQueue) groupOf(name string) *group {
@@ -242,16 +272,16 @@ func (q *memQueue) forgetKeys(now time.Time) {
 	}
 }
 
-// ready puts a lane at the tail of its group, and the group into the ring.
+// ready puts a lane at the tail of its group, and the group into the ring of the lane's class.
 func (q *memQueue) ready(l *lane) {
-	l.group.ready.pushBack(l)
-	q.enter(l.group)
+	l.group.ready[l.id.class].pushBack(l)
+	q.enter(l.group, l.id.class)
 }
 
 // enter puts a group that has just got a ready lane at the ring's tail, unless it is there already.
-func (q *memQueue) enter(g *group) {
-	if g.ready.len() == 1 {
-		q.ring.pushBack(g)
+func (q *memQueue) enter(g *group, c Class) {
+	if g.ready[c].len() == 1 {
+		q.ring[c].pushBack(g)
 	}
 	if q.waiters {
 		q.waiters = false
@@ -275,13 +305,11 @@ func (q *memQueue) claim(now time.Time, call Call) Claimed {
 		q.settle(now, l, s)
 	}
 	q.takeUp(now) // after the settlements: a lease past its end still counts until it is taken up
-	for len(c.Jobs) < call.Max && q.ring.len() > 0 {
+	for len(c.Jobs) < call.Max && q.ring[Live].len()+q.ring[Bulk].len() > 0 {
 		token := Token(call.Process + "." + strconv.FormatUint(call.Number, 10) + "." + strconv.Itoa(len(c.Jobs)))
 		c.Jobs = append(c.Jobs, q.lease(now, token, call.Lease))
 	}
-	if len(q.waiting) > 0 {
-		c.DueIn = max(q.waiting[0].at.Sub(now), 1)
-	}
+	c.DueIn = q.dueIn(now)
 	q.remember(call, answer{call.Number, c, now})
 	return c
 }
@@ -298,19 +326,39 @@ func (q *memQueue) remember(call Call, a answer) {
 	q.answers[call.Process] = a
 }
 
-// lease takes the next lane: the first ready one of the group whose turn it is.
+// dueIn is how long it takes until a lane's head or a scheduled job falls due; 0 if none will.
+func (q *memQueue) dueIn(now time.Time) time.Duration {
+	var next time.Time
+	if len(q.waiting) > 0 {
+		next = q.waiting[0].at
+	}
+	if len(q.later) > 0 && (next.IsZero() || q.later[0].due.Before(next)) {
+		next = q.later[0].due
+	}
+	if next.IsZero() {
+		return 0
+	}
+	return max(next.Sub(now), 1)
+}
+
+// lease takes the next lane: the first ready one of the group whose turn it is, in the class whose
+// turn it is.
 func (q *memQueue) lease(now time.Time, token Token, d time.Duration) Lease {
-	g := q.ring.popFront()
-	l := g.ready.popFront()
-	if g.ready.len() > 0 {
-		q.ring.pushBack(g)
+	class := Live
+	if q.turns++; q.ring[Live].len() == 0 || q.turns%bulkTurn == 0 && q.ring[Bulk].len() > 0 {
+		class = Bulk
+	}
+	g := q.ring[class].popFront()
+	l := g.ready[class].popFront()
+	if g.ready[class].len() > 0 {
+		q.ring[class].pushBack(g)
 	}
 	q.claims++
 	l.token, l.claim, l.released, l.at = token, q.claims, false, now.Add(d)
 	q.leased[token] = l
 	heap.Push(&q.expiry, l)
 	job := l.jobs.front()
-	return Lease{Token: token, Job: job.Job, Age: now.Sub(job.accepted)}
+	return Lease{Token: token, Job: job.Job, Age: now.Sub(job.since)}
 }
 
 func (q *memQueue) unlease(l *lane) {
@@ -355,16 +403,16 @@ func (q *memQueue) settle(now time.Time, l *lane, s Settlement) {
 // claimed, whether in one call or in many.
 func (q *memQueue) giveBack(l *lane) {
 	l.released = true
-	place := 0
-	for place < l.group.ready.len() {
-		other := l.group.ready.at(place)
+	place, ready := 0, &l.group.ready[l.id.class]
+	for place < ready.len() {
+		other := ready.at(place)
 		if !other.released || other.claim > l.claim {
 			break
 		}
 		place++
 	}
-	l.group.ready.insert(place, l)
-	q.enter(l.group)
+	ready.insert(place, l)
+	q.enter(l.group, l.id.class)
 }
 
 func (q *memQueue) wait(now time.Time, l *lane, after time.Duration) {
@@ -382,11 +430,15 @@ func (q *memQueue) bury(now time.Time, job *stored, reason string) {
 
 // takeUp makes what is due ready, and what its worker has lost.
 func (q *memQueue) takeUp(now time.Time) {
-	for range takeUp {
-		if len(q.waiting) == 0 || q.waiting[0].at.After(now) {
-			break
+	for range takeUp { // lanes and scheduled jobs together, oldest first
+		lanes := len(q.waiting) > 0 && !q.waiting[0].at.After(now)
+		jobs := len(q.later) > 0 && !q.later[0].due.After(now)
+		switch {
+		case lanes && (!jobs || !q.later[0].due.Before(q.waiting[0].at)):
+			q.ready(heap.Pop(&q.waiting).(*lane)) //nolint:forcetypeassert // container/heap's shape
+		case jobs:
+			q.append(heap.Pop(&q.later).(*stored)) //nolint:forcetypeassert // container/heap's shape
 		}
-		q.ready(heap.Pop(&q.waiting).(*lane)) //nolint:forcetypeassert // container/heap's shape
 	}
 	for range takeUp {
 		if len(q.expiry) == 0 || q.expiry[0].at.After(now) {

@@ -91,6 +91,10 @@ func (q *Queue) enqueue(ctx context.Context, entries []Entry) ([]Receipt, error)
 			return nil, errors.New("queue: Enqueue: Job.Kind is empty")
 		case j.MaxAttempts < 0:
 			return nil, fmt.Errorf("queue: Enqueue: Job.MaxAttempts is %d; want 0 for the default, or more", j.MaxAttempts)
+		case j.Class >= classes:
+			return nil, fmt.Errorf("queue: Enqueue: Job.Class is %v; want Live or Bulk", j.Class)
+		case j.Delay < 0:
+			return nil, fmt.Errorf("queue: Enqueue: Job.Delay is %v; want 0 or more", j.Delay)
 		case j.DedupeFor < 0:
 			return nil, fmt.Errorf("queue: Enqueue: Job.DedupeFor is %v; want 0 for the default, or more", j.DedupeFor)
 		}

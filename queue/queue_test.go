@@ -146,6 +146,82 @@ func TestP6GroupWith100kJobsDelaysAnotherGroupsFirstJobByAtMostOneRound(t *testi
 	}
 }
 
+// P6: "Fair. A shop's backfill does not delay its own live orders." Nor is it starved by them.
+func TestP6BackfillDoesNotDelayLiveOrders(t *testing.T) {
+	t.Parallel()
+	b := new(queue.Memory)
+	q := newQueue(t, b)
+	var backfill, live []queue.Job
+	for i := range 1000 {
+		backfill = append(backfill, queue.Job{Kind: "k", Group: "shop", Class: queue.Bulk, Key: strconv.Itoa(i)})
+	}
+	for i := range 350 {
+		live = append(live, queue.Job{Kind: "k", Group: "shop", Key: strconv.Itoa(i)})
+	}
+	enqueue(t, q, backfill...)
+	enqueue(t, q, live...)
+	for round := range 60 {
+		count := map[queue.Class]int{}
+		for _, l := range claim(t, b, uint64(round), 8).Jobs {
+			count[l.Job.Class]++
+		}
+		want := map[queue.Class]int{queue.Live: 7, queue.Bulk: 1}
+		if round >= 50 { // all live work is taken
+			want = map[queue.Class]int{queue.Bulk: 8}
+		}
+		assert.Equal(t, want, count, "round %d", round)
+	}
+	_, err := q.Enqueue(t.Context(), queue.Job{Kind: "k", Class: 7})
+	require.ErrorContains(t, err, "Job.Class is Class(7)")
+	assert.Equal(t, "live bulk", fmt.Sprint(queue.Live, queue.Bulk))
+}
+
+// An idle worker runs what is due when it is due, without a hint.
+func TestScheduledJobsRunWhenDue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &deafBroker{Memory: new(queue.Memory)}
+		q := newQueue(t, b)
+		var j journal
+		start := time.Now()
+		stop := work(t, q, muxOf("k", func(_ context.Context, job queue.Job) error {
+			j.add("%s %v", job.Payload, time.Since(start))
+			return nil
+		}), queue.WorkerConfig{})
+		at := func(name string, delay time.Duration, notBefore time.Time) queue.Job {
+			return queue.Job{Kind: "k", Group: "g", Key: "a", Payload: []byte(name), Delay: delay, NotBefore: notBefore}
+		}
+		enqueue(t, q, at("hour", time.Hour, time.Time{}), at("minute", 0, start.Add(time.Minute)), at("now", 0, start.Add(-time.Hour)),
+			at("later of both", 2*time.Hour, start.Add(time.Minute)), at("minute, too", time.Minute, time.Time{}))
+		time.Sleep(3 * time.Hour)
+		stop()
+		assert.Equal(t, []string{"now 0s", "minute 1m0s", "minute, too 1m0s", "hour 1h0m0s", "later of both 2h0m0s"}, j.all())
+		assert.Zero(t, b.Size("default"))
+	})
+}
+
+// TRAPS: delayed_job_due_while_everything_was_down_runs_once_on_return_in_due_order
+func TestDelayedJobDueWhileEverythingWasDownRunsOnceOnReturnInDueOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := new(queue.Memory)
+		q := newQueue(t, b)
+		var want []string
+		for i := range 300 { // more than one Claim takes up
+			want = append(want, strconv.Itoa(i))
+		}
+		for i := len(want) - 1; i >= 0; i-- {
+			enqueue(t, q, queue.Job{Kind: "k", Key: "a", Payload: []byte(want[i]), Delay: time.Duration(i+1) * time.Second})
+		}
+		time.Sleep(time.Hour)
+		var j journal
+		stop := work(t, q, muxOf("k", func(_ context.Context, job queue.Job) error { j.add("%s", job.Payload); return nil }), queue.WorkerConfig{})
+		synctest.Wait()
+		stop()
+		assert.Equal(t, want, j.all())
+	})
+}
+
 func TestVolatileBrokerMustBeAskedForByName(t *testing.T) {
 	t.Parallel()
 	_, err := queue.New(new(queue.Memory), queue.Config{})
@@ -169,7 +245,7 @@ func TestNewRefuses(t *testing.T) {
 	for want, cfg := range map[string]queue.WorkerConfig{"Concurrency is -1": {Concurrency: -1}, "Lease is -1s": {Lease: -time.Second}, "Drain is -1s": {Drain: -time.Second}} {
 		require.ErrorContains(t, q.Run(t.Context(), muxOf("k", func(context.Context, queue.Job) error { return nil }), cfg), want)
 	}
-	for want, job := range map[string]queue.Job{"Kind is empty": {}, "MaxAttempts is -1": {Kind: "k", MaxAttempts: -1}, "DedupeFor is -1s": {Kind: "k", DedupeFor: -time.Second}} {
+	for want, job := range map[string]queue.Job{"Kind is empty": {}, "MaxAttempts is -1": {Kind: "k", MaxAttempts: -1}, "DedupeFor is -1s": {Kind: "k", DedupeFor: -time.Second}, "Delay is -1s": {Kind: "k", Delay: -time.Second}} {
 		_, err := q.Enqueue(t.Context(), job)
 		require.ErrorContains(t, err, want)
 	}
