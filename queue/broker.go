@@ -72,11 +72,11 @@ type Call struct {
 // Action is what a settlement does to the head of its lane.
 type Action uint8
 
-// The actions. Attempts rises only by Retry.
+// The actions. Attempts rises only by Retry; Retry and Snooze kill a job that is past its deadline.
 const (
 	Ack     Action = iota + 1 // the job is done and leaves
-	Retry                     // the job failed: it stays the head and is due After; at MaxAttempts it dies
-	Snooze                    // the job is put off: as Retry, without a failure
+	Retry                     // the job failed and is due After, as its Order says; at MaxAttempts it dies
+	Snooze                    // the job is put off: it stays the head and is due After, without a failure
 	Kill                      // the job goes to the dead letters
 	Release                   // the worker gives the job back: its lane is the next of its group
 )
@@ -93,7 +93,7 @@ type Settlement struct {
 type Claimed struct {
 	Lost  []Token // tokens of settlements that changed nothing: another worker has the lane
 	Jobs  []Lease
-	DueIn time.Duration // until something falls due; 0 if nothing will
+	DueIn time.Duration // until something falls due; 0 if nothing will; the least there is if the call stopped short
 }
 
 // Lease is one claimed job.

@@ -6,7 +6,7 @@ import "time"
 func (m *Memory) Steal(q *Queue, job Job) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	job.ID, job.MaxAttempts = newID(), 10
+	job.ID, job.MaxAttempts, job.MaxCrashes, job.Deadline = newID(), 10, 10, time.Hour
 	mq := m.queue(q.cfg.Name)
 	mq.enqueue(time.Now(), Batch{ID: newID(), Jobs: []Entry{{Job: job}}})
 	mq.claim(time.Now(), Call{Process: newID(), Number: 1, Max: 1, Lease: 30 * time.Second})

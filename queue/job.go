@@ -33,9 +33,15 @@ type Job struct {
 	DedupeKey string
 	DedupeFor time.Duration // how long the key counts; 0 means 48 h
 
-	MaxAttempts int // failures after which the job is a dead letter; 0 means Config.MaxAttempts
+	// Order says what a failed job does to those behind it in its lane; Strict by default.
+	Order Order
+
+	MaxAttempts int           // failures after which the job is a dead letter; 0 means Config.MaxAttempts
+	MaxCrashes  int           // lost leases after which it is one: it may be what kills its workers; 0 means 5
+	Deadline    time.Duration // how long after it was accepted, or due if that is later, it may still be begun; 0 means 72 h
 
 	Attempts int // failures so far; set by the queue
+	Crashes  int // leases that ended without a word of their worker; set by the queue
 }
 
 // Class keeps work that can wait from delaying work that can't.
@@ -59,6 +65,30 @@ func (c Class) String() string {
 		return "bulk"
 	default:
 		return fmt.Sprintf("Class(%d)", uint8(c))
+	}
+}
+
+// Order is what a failed job does to those behind it in its lane.
+type Order uint8
+
+const (
+	// Strict keeps a failed job at the head of its lane: those behind it wait for it.
+	Strict Order = iota
+	// Relaxed takes a failed job out of its lane until it is due again, then puts it at the tail: those
+	// behind it go on. A snoozed job keeps its place all the same.
+	Relaxed
+
+	orders = 2
+)
+
+func (o Order) String() string {
+	switch o {
+	case Strict:
+		return "strict"
+	case Relaxed:
+		return "relaxed"
+	default:
+		return fmt.Sprintf("Order(%d)", uint8(o))
 	}
 }
 

@@ -3,6 +3,7 @@ package queue
 import (
 	"container/heap"
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -16,6 +17,8 @@ const (
 	batchMemory = 2 * time.Minute
 	// bulkTurn is which turn goes to bulk work although live work is ready.
 	bulkTurn = 8
+
+	errDeadline = "deadline"
 	// answerMemory is how long a process's last answer is kept at least.
 	answerMemory = 10 * time.Minute
 )
@@ -305,11 +308,19 @@ func (q *memQueue) claim(now time.Time, call Call) Claimed {
 		q.settle(now, l, s)
 	}
 	q.takeUp(now) // after the settlements: a lease past its end still counts until it is taken up
-	for len(c.Jobs) < call.Max && q.ring[Live].len()+q.ring[Bulk].len() > 0 {
+	died := 0
+	for len(c.Jobs) < call.Max && died < takeUp && q.ring[Live].len()+q.ring[Bulk].len() > 0 {
 		token := Token(call.Process + "." + strconv.FormatUint(call.Number, 10) + "." + strconv.Itoa(len(c.Jobs)))
-		c.Jobs = append(c.Jobs, q.lease(now, token, call.Lease))
+		lease, ok := q.lease(now, token, call.Lease)
+		if !ok {
+			died++
+			continue
+		}
+		c.Jobs = append(c.Jobs, lease)
 	}
-	c.DueIn = q.dueIn(now)
+	if c.DueIn = q.dueIn(now); died == takeUp {
+		c.DueIn = 1 // look again
+	}
 	q.remember(call, answer{call.Number, c, now})
 	return c
 }
@@ -342,14 +353,24 @@ func (q *memQueue) dueIn(now time.Time) time.Duration {
 }
 
 // lease takes the next lane: the first ready one of the group whose turn it is, in the class whose
-// turn it is.
-func (q *memQueue) lease(now time.Time, token Token, d time.Duration) Lease {
+// turn it is. If its head is past its deadline, that dies instead, and the turn is not spent.
+func (q *memQueue) lease(now time.Time, token Token, d time.Duration) (Lease, bool) {
 	class := Live
-	if q.turns++; q.ring[Live].len() == 0 || q.turns%bulkTurn == 0 && q.ring[Bulk].len() > 0 {
+	if q.ring[Live].len() == 0 || (q.turns+1)%bulkTurn == 0 && q.ring[Bulk].len() > 0 {
 		class = Bulk
 	}
-	g := q.ring[class].popFront()
+	g := q.ring[class].front()
 	l := g.ready[class].popFront()
+	if head := l.jobs.front(); head.late(now) {
+		if g.ready[class].len() == 0 {
+			q.ring[class].popFront()
+		}
+		q.bury(now, head, errDeadline)
+		q.next(l)
+		return Lease{}, false
+	}
+	q.turns++
+	q.ring[class].popFront()
 	if g.ready[class].len() > 0 {
 		q.ring[class].pushBack(g)
 	}
@@ -358,8 +379,20 @@ func (q *memQueue) lease(now time.Time, token Token, d time.Duration) Lease {
 	q.leased[token] = l
 	heap.Push(&q.expiry, l)
 	job := l.jobs.front()
-	return Lease{Token: token, Job: job.Job, Age: now.Sub(job.since)}
+	return Lease{Token: token, Job: job.Job, Age: now.Sub(job.since)}, true
 }
+
+// schedule keeps a relaxed job that failed out of its lane until it is due.
+func (q *memQueue) schedule(now time.Time, job *stored, after time.Duration) {
+	if job.due = now.Add(after); job.due.After(now) {
+		heap.Push(&q.later, job)
+		return
+	}
+	q.append(job)
+}
+
+// late says whether a job is past its deadline.
+func (s *stored) late(now time.Time) bool { return now.Sub(s.since) > s.Deadline }
 
 func (q *memQueue) unlease(l *lane) {
 	delete(q.leased, l.token)
@@ -375,20 +408,41 @@ func (q *memQueue) settle(now time.Time, l *lane, s Settlement) {
 		return
 	case Retry:
 		head.Attempts++
-		if head.Attempts >= head.MaxAttempts {
+		switch {
+		case head.Attempts >= head.MaxAttempts:
 			q.bury(now, head, s.Error)
-			break
+		case head.late(now):
+			q.bury(now, head, errDeadline+": "+s.Error)
+		case head.Order == Relaxed:
+			l.jobs.popFront()
+			q.schedule(now, head, s.After)
+			q.after(l)
+			return
+		default:
+			q.wait(now, l, s.After)
+			return
 		}
-		q.wait(now, l, s.After)
-		return
 	case Snooze:
-		q.wait(now, l, s.After)
-		return
+		if !head.late(now) {
+			q.wait(now, l, s.After)
+			return
+		}
+		q.bury(now, head, errDeadline)
 	case Kill:
 		q.bury(now, head, s.Error)
 	case Ack:
 	}
+	q.next(l)
+}
+
+// next takes the head out of a lane.
+func (q *memQueue) next(l *lane) {
 	l.jobs.popFront()
+	q.after(l)
+}
+
+// after makes a lane whose head has left ready, or ends it if it is empty.
+func (q *memQueue) after(l *lane) {
 	if l.jobs.len() > 0 {
 		q.ready(l)
 		return
@@ -444,10 +498,20 @@ func (q *memQueue) takeUp(now time.Time) {
 		if len(q.expiry) == 0 || q.expiry[0].at.After(now) {
 			break
 		}
-		l := q.expiry[0]
-		q.unlease(l)
-		q.ready(l)
+		q.crashed(now, q.expiry[0])
 	}
+}
+
+// crashed takes a lane over whose worker let the lease end.
+func (q *memQueue) crashed(now time.Time, l *lane) {
+	q.unlease(l)
+	head := l.jobs.front()
+	if head.Crashes++; head.Crashes >= head.MaxCrashes {
+		q.bury(now, head, fmt.Sprintf("crashed its worker %d times", head.Crashes))
+		q.next(l)
+		return
+	}
+	q.ready(l)
 }
 
 func (q *memQueue) extend(now time.Time, tokens []Token, d time.Duration) (lost []Token) {

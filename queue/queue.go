@@ -13,6 +13,8 @@ const (
 	defaultName        = "default"
 	defaultMaxPayload  = 32 << 20 // as webhook.Config.MaxBytes, so that what was received can be queued
 	defaultMaxAttempts = 30       // with the default Backoff: about 48 h
+	defaultMaxCrashes  = 5
+	defaultDeadline    = 72 * time.Hour
 	defaultDedupeFor   = 48 * time.Hour
 )
 
@@ -93,14 +95,22 @@ func (q *Queue) enqueue(ctx context.Context, entries []Entry) ([]Receipt, error)
 			return nil, fmt.Errorf("queue: Enqueue: Job.MaxAttempts is %d; want 0 for the default, or more", j.MaxAttempts)
 		case j.Class >= classes:
 			return nil, fmt.Errorf("queue: Enqueue: Job.Class is %v; want Live or Bulk", j.Class)
+		case j.Order >= orders:
+			return nil, fmt.Errorf("queue: Enqueue: Job.Order is %v; want Strict or Relaxed", j.Order)
+		case j.MaxCrashes < 0:
+			return nil, fmt.Errorf("queue: Enqueue: Job.MaxCrashes is %d; want 0 for the default, or more", j.MaxCrashes)
+		case j.Deadline < 0:
+			return nil, fmt.Errorf("queue: Enqueue: Job.Deadline is %v; want 0 for the default, or more", j.Deadline)
 		case j.Delay < 0:
 			return nil, fmt.Errorf("queue: Enqueue: Job.Delay is %v; want 0 or more", j.Delay)
 		case j.DedupeFor < 0:
 			return nil, fmt.Errorf("queue: Enqueue: Job.DedupeFor is %v; want 0 for the default, or more", j.DedupeFor)
 		}
 		j.ID = newID()
-		j.Attempts = 0
+		j.Attempts, j.Crashes = 0, 0
 		j.MaxAttempts = cmp.Or(j.MaxAttempts, q.cfg.MaxAttempts)
+		j.MaxCrashes = cmp.Or(j.MaxCrashes, defaultMaxCrashes)
+		j.Deadline = cmp.Or(j.Deadline, defaultDeadline)
 		j.DedupeFor = cmp.Or(j.DedupeFor, defaultDedupeFor)
 	}
 	receipts, err := q.broker.Enqueue(ctx, q.cfg.Name, Batch{ID: newID(), Jobs: entries})

@@ -245,7 +245,8 @@ func TestNewRefuses(t *testing.T) {
 	for want, cfg := range map[string]queue.WorkerConfig{"Concurrency is -1": {Concurrency: -1}, "Lease is -1s": {Lease: -time.Second}, "Drain is -1s": {Drain: -time.Second}} {
 		require.ErrorContains(t, q.Run(t.Context(), muxOf("k", func(context.Context, queue.Job) error { return nil }), cfg), want)
 	}
-	for want, job := range map[string]queue.Job{"Kind is empty": {}, "MaxAttempts is -1": {Kind: "k", MaxAttempts: -1}, "DedupeFor is -1s": {Kind: "k", DedupeFor: -time.Second}, "Delay is -1s": {Kind: "k", Delay: -time.Second}} {
+	for want, job := range map[string]queue.Job{"Kind is empty": {}, "MaxAttempts is -1": {Kind: "k", MaxAttempts: -1}, "DedupeFor is -1s": {Kind: "k", DedupeFor: -time.Second}, "Delay is -1s": {Kind: "k", Delay: -time.Second},
+		"MaxCrashes is -1": {Kind: "k", MaxCrashes: -1}, "Deadline is -1s": {Kind: "k", Deadline: -time.Second}, "Order is Order(9)": {Kind: "k", Order: 9}} {
 		_, err := q.Enqueue(t.Context(), job)
 		require.ErrorContains(t, err, want)
 	}
@@ -283,7 +284,7 @@ func TestBatchSentAgainTakesEffectOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := new(queue.Memory)
-		batch := queue.Batch{ID: "b1", Jobs: []queue.Entry{{Job: queue.Job{ID: "j1", Kind: "k", MaxAttempts: 1}}}}
+		batch := queue.Batch{ID: "b1", Jobs: []queue.Entry{{Job: queue.Job{ID: "j1", Kind: "k", MaxAttempts: 1, MaxCrashes: 1, Deadline: time.Hour}}}}
 		first, err := b.Enqueue(t.Context(), "default", batch)
 		require.NoError(t, err)
 		time.Sleep(2 * time.Minute)
@@ -751,6 +752,109 @@ func TestKindWithoutHandlerWaitsADayForOne(t *testing.T) {
 		require.NoError(t, err)
 		assert.Len(t, dead, 2)
 		stop()
+	})
+}
+
+// A relaxed job that fails gives up its place; a snoozed one keeps it.
+func TestRelaxedJobThatFailsGivesUpItsPlace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, new(queue.Memory))
+		var j journal
+		start := time.Now()
+		stop := work(t, q, muxOf("k", func(_ context.Context, job queue.Job) error {
+			j.add("%s %v", job.Payload, time.Since(start))
+			switch {
+			case string(job.Payload) == "fails" && job.Attempts == 0:
+				return errors.New("boom")
+			case string(job.Payload) == "snoozes" && time.Since(start) < time.Minute:
+				return busy{time.Hour}
+			}
+			return nil
+		}), queue.WorkerConfig{Backoff: func(int) time.Duration { return time.Minute }})
+		for _, name := range []string{"fails", "next", "snoozes", "last"} {
+			enqueue(t, q, queue.Job{Kind: "k", Key: "a", Order: queue.Relaxed, Payload: []byte(name)})
+		}
+		time.Sleep(3 * time.Hour)
+		stop()
+		assert.Equal(t, []string{"fails 0s", "next 0s", "snoozes 0s", "snoozes 1h0m0s", "last 1h0m0s", "fails 1h0m0s"}, j.all())
+	})
+}
+
+// TRAPS: worker_that_is_killed_by_the_job_itself_n_times_sends_it_to_dead_letters (poison: crash count
+// apart from failure count)
+func TestWorkerThatIsKilledByTheJobItselfNTimesSendsItToDeadLetters(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := new(queue.Memory)
+		q := newQueue(t, b)
+		enqueue(t, q, queue.Job{Kind: "k", Key: "a", MaxCrashes: 3}, queue.Job{Kind: "k", Key: "a", Payload: []byte("next")})
+		for i := range 3 {
+			jobs := claim(t, b, uint64(i), 1).Jobs // by a worker that dies of it
+			require.Len(t, jobs, 1)
+			assert.Equal(t, i, jobs[0].Job.Crashes)
+			assert.Zero(t, jobs[0].Job.Attempts)
+			time.Sleep(30 * time.Second)
+		}
+		next := claim(t, b, 9, 1).Jobs
+		require.Len(t, next, 1)
+		assert.Equal(t, "next", string(next[0].Job.Payload))
+		dead, err := q.Dead(t.Context(), 10)
+		require.NoError(t, err)
+		require.Len(t, dead, 1)
+		assert.Equal(t, "crashed its worker 3 times", dead[0].Error)
+	})
+}
+
+// A job past its deadline is not begun, tried or put off again; its lane goes on, and no turn is spent.
+func TestDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := new(queue.Memory)
+		q := newQueue(t, b)
+		var late []queue.Job
+		for i := range 200 { // more than one Claim moves
+			late = append(late, queue.Job{Kind: "k", Group: "g", Key: strconv.Itoa(i), Deadline: time.Hour})
+		}
+		enqueue(t, q, late...)
+		enqueue(t, q, queue.Job{Kind: "k", Group: "g", Key: "0", Payload: []byte("next")})
+		enqueue(t, q, queue.Job{Kind: "k", Group: "g", Key: "due", Delay: 90 * time.Minute, Deadline: time.Hour})
+		time.Sleep(2 * time.Hour)
+		first := claim(t, b, 1, 8)
+		assert.Empty(t, first.Jobs)
+		assert.Equal(t, time.Duration(1), first.DueIn, "look again")
+		var keys []string
+		for _, l := range claim(t, b, 2, 8).Jobs {
+			keys = append(keys, l.Job.Key)
+		}
+		assert.ElementsMatch(t, []string{"0", "due"}, keys, "a delayed job's deadline counts from when it was due")
+		dead, err := q.Dead(t.Context(), 1000)
+		require.NoError(t, err)
+		require.Len(t, dead, 200)
+		assert.Equal(t, "deadline", dead[0].Error)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, new(queue.Memory))
+		runs := map[string]int{}
+		stop := work(t, q, muxOf("k", func(_ context.Context, job queue.Job) error {
+			runs[job.Key]++
+			time.Sleep(10 * time.Minute)
+			if job.Key == "fails" {
+				return errors.New("boom")
+			}
+			return busy{time.Minute}
+		}), queue.WorkerConfig{Concurrency: 1, Backoff: func(int) time.Duration { return time.Minute }})
+		enqueue(t, q, queue.Job{Kind: "k", Key: "fails", Deadline: time.Hour}, queue.Job{Kind: "k", Key: "snoozes", Deadline: time.Hour})
+		time.Sleep(24 * time.Hour)
+		stop()
+		dead, err := q.Dead(t.Context(), 10)
+		require.NoError(t, err)
+		require.Len(t, dead, 2)
+		var errs []string
+		for _, d := range dead {
+			errs = append(errs, d.Error)
+		}
+		assert.Subset(t, []string{"deadline", "deadline: boom"}, errs)
 	})
 }
 
