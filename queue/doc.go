@@ -2,9 +2,9 @@
 //
 // The problem: webhooks arrive faster than the systems behind them can take, in bursts of one shop,
 // twice and while those systems are down. The cure is to store each job before it is acknowledged and
-// to work it off in lanes: jobs of one group (the tenant) that share a key run one at a time, in the
-// order in which they were enqueued, retries included; different keys run in parallel, and groups take
-// turns, so that a shop's spike delays no other shop.
+// to work it off in lanes: jobs of one group (the tenant) and class that share a key run one at a time,
+// in the order in which they were enqueued, retries included; different keys run in parallel, and groups
+// take turns, so that a shop's spike delays no other shop and a backfill (class Bulk) no live orders.
 //
 // The guarantee: at least once. A job leaves the queue when its handler returned nil, or for the dead
 // letters; a worker that lost its lease can settle nothing. A handler may therefore run twice (its

@@ -210,8 +210,8 @@ func TestDelayedJobDueWhileEverythingWasDownRunsOnceOnReturnInDueOrder(t *testin
 		for i := range 300 { // more than one Claim takes up
 			want = append(want, strconv.Itoa(i))
 		}
-		for i := len(want) - 1; i >= 0; i-- {
-			enqueue(t, q, queue.Job{Kind: "k", Key: "a", Payload: []byte(want[i]), Delay: time.Duration(i+1) * time.Second})
+		for i, name := range slices.Backward(want) {
+			enqueue(t, q, queue.Job{Kind: "k", Key: "a", Payload: []byte(name), Delay: time.Duration(i+1) * time.Second})
 		}
 		time.Sleep(time.Hour)
 		var j journal
