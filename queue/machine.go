@@ -15,10 +15,10 @@ const (
 	batchMemory = 2 * time.Minute
 	// bulkTurn is which turn goes to bulk work although live work is ready.
 	bulkTurn = 8
-
-	errDeadline = "deadline"
 	// answerMemory is how long a process's last answer is kept at least.
 	answerMemory = 10 * time.Minute
+	// deadlinePassed is the error of a job that died of its deadline.
+	deadlinePassed = "deadline"
 )
 
 // memQueue is one queue: the machine, a step at a time under Memory's lock.
@@ -276,7 +276,7 @@ func (q *memQueue) lease(now time.Time, token Token, d time.Duration) (Lease, bo
 		if g.ready[class].len() == 0 {
 			q.ring[class].popFront()
 		}
-		q.bury(now, head, errDeadline)
+		q.bury(now, head, deadlinePassed)
 		q.next(l)
 		return Lease{}, false
 	}
@@ -323,11 +323,10 @@ func (q *memQueue) settle(now time.Time, l *lane, s Settlement) {
 		case head.Attempts >= head.MaxAttempts:
 			q.bury(now, head, s.Error)
 		case head.late(now):
-			q.bury(now, head, errDeadline+": "+s.Error)
+			q.bury(now, head, deadlinePassed+": "+s.Error)
 		case head.Order == Relaxed:
-			l.jobs.popFront()
+			q.next(l) // before the job comes back, perhaps at once, to what is then a lane as any other
 			q.schedule(now, head, s.After)
-			q.after(l)
 			return
 		default:
 			q.wait(now, l, s.After)
@@ -338,7 +337,7 @@ func (q *memQueue) settle(now time.Time, l *lane, s Settlement) {
 			q.wait(now, l, s.After)
 			return
 		}
-		q.bury(now, head, errDeadline)
+		q.bury(now, head, deadlinePassed)
 	case Kill:
 		q.bury(now, head, s.Error)
 	case Ack:
@@ -346,14 +345,9 @@ func (q *memQueue) settle(now time.Time, l *lane, s Settlement) {
 	q.next(l)
 }
 
-// next takes the head out of a lane.
+// next takes the head out of a lane, which is ready again if it has another job, and else gone.
 func (q *memQueue) next(l *lane) {
 	l.jobs.popFront()
-	q.after(l)
-}
-
-// after makes a lane whose head has left ready, or ends it if it is empty.
-func (q *memQueue) after(l *lane) {
 	if l.jobs.len() > 0 {
 		q.ready(l)
 		return

@@ -781,6 +781,32 @@ func TestRelaxedJobThatFailsGivesUpItsPlace(t *testing.T) {
 	})
 }
 
+// A relaxed job that is due again at once goes behind its successors, and its lane is leased once.
+func TestRelaxedJobThatIsDueAtOnce(t *testing.T) {
+	t.Parallel()
+	b := new(queue.Memory)
+	q := newQueue(t, b)
+	relaxed := func(name string) queue.Job {
+		return queue.Job{Kind: "k", Key: "a", Order: queue.Relaxed, Payload: []byte(name)}
+	}
+	enqueue(t, q, relaxed("first"))
+	alone := claim(t, b, 1, 10).Jobs
+	require.Len(t, alone, 1)
+	again := claim(t, b, 2, 10, queue.Settlement{Token: alone[0].Token, Action: queue.Retry}).Jobs
+	require.Len(t, again, 1, "one lane, one lease")
+	assert.Equal(t, 1, again[0].Job.Attempts)
+
+	enqueue(t, q, relaxed("second"))
+	next := claim(t, b, 3, 10, queue.Settlement{Token: again[0].Token, Action: queue.Retry}).Jobs
+	require.Len(t, next, 1)
+	assert.Equal(t, "second", string(next[0].Job.Payload))
+	last := claim(t, b, 4, 10, queue.Settlement{Token: next[0].Token, Action: queue.Ack}).Jobs
+	require.Len(t, last, 1)
+	assert.Equal(t, "first", string(last[0].Job.Payload))
+	claim(t, b, 5, 10, queue.Settlement{Token: last[0].Token, Action: queue.Ack})
+	assert.Zero(t, b.Size("default"))
+}
+
 // TRAPS: worker_that_is_killed_by_the_job_itself_n_times_sends_it_to_dead_letters (poison: crash count
 // apart from failure count)
 func TestWorkerThatIsKilledByTheJobItselfNTimesSendsItToDeadLetters(t *testing.T) {

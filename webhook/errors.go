@@ -24,6 +24,10 @@ var (
 type panicError struct {
 	value any
 	what  string
+	stack []byte
 }
 
-func (e *panicError) Error() string { return fmt.Sprintf("webhook: %s panicked: %v", e.what, e.value) }
+// Error has the stack with it: it is for the log, and goes nowhere else.
+func (e *panicError) Error() string {
+	return fmt.Sprintf("webhook: %s panicked: %v\n%s", e.what, e.value, e.stack)
+}

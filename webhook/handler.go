@@ -225,13 +225,11 @@ func (h *Handler) verify(ctx context.Context, now time.Time, c *call, r *http.Re
 	return no
 }
 
-// run calls the sink; a panic or Goexit in it is an error.
+// run calls the sink; a panic in it is an error.
 func (h *Handler) run(ctx context.Context, d Delivery) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = &panicError{value: v, what: "sink"}
-			h.log.LogAttrs(ctx, slog.LevelError, "webhook: sink panicked", slog.String("shop", d.Shop),
-				slog.String("topic", d.Topic), slog.String("webhook_id", d.WebhookID), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+			err = &panicError{value: v, what: "sink", stack: debug.Stack()}
 		}
 	}()
 	return h.sink(ctx, d)

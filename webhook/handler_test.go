@@ -453,17 +453,20 @@ func TestSecretFunc(t *testing.T) {
 	t.Run("its failure, panic and delay are 503", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
+			logger, log := logged()
 			for _, f := range []webhook.SecretFunc{
 				func(context.Context, string) ([]webhook.Secret, error) { return nil, errors.New("database is down") },
 				func(context.Context, string) ([]webhook.Secret, error) { panic("boom") },
 				func(context.Context, string) ([]webhook.Secret, error) { runtime.Goexit(); return nil, nil },
 				func(ctx context.Context, _ string) ([]webhook.Secret, error) { <-ctx.Done(); return nil, ctx.Err() },
 			} {
-				h, err := webhook.New(f, accept, webhook.Config{})
+				h, err := webhook.New(f, accept, webhook.Config{Logger: logger})
 				require.NoError(t, err)
 				assert.Equal(t, 503, serve(h, webhooktest.NewRequest(secret, order())).Code)
 			}
 			time.Sleep(5 * time.Second) // the calls end after those who waited
+			assert.Contains(t, log.String(), "SecretFunc panicked: boom")
+			assert.Contains(t, log.String(), "TestSecretFunc", "the stack")
 		})
 	})
 	t.Run("one that ignores its context is left behind and called again", func(t *testing.T) {

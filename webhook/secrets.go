@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"hash"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -135,7 +136,7 @@ func (k *keyring) fly(ctx context.Context, shop string, f *flight, slots chan st
 			r := result{err: errLookup} // stands if load exits its goroutine
 			defer func() {
 				if v := recover(); v != nil {
-					r.err = &panicError{value: v, what: "SecretFunc"}
+					r.err = &panicError{value: v, what: "SecretFunc", stack: debug.Stack()}
 				}
 				<-slots
 				results <- r

@@ -43,7 +43,7 @@ type Config struct {
 
 	Seed      uint64  // of every random choice below
 	Duplicate float64 // share of deliveries sent twice although answered 200, half of them at the same instant
-	Reorder   float64 // share of deliveries that change places with the next one of their subject
+	Reorder   float64 // share of deliveries that change places with the next one of their subject, each once: half at most
 	Slow      float64 // share of first tries whose body dribbles in over 1 to 3 s
 	Cut       float64 // share of first tries whose connection breaks within the body
 
