@@ -1,6 +1,6 @@
 module github.com/breakwater-go/breakwater/bench
 
-go 1.26
+go 1.26.0
 
 require (
 	github.com/breakwater-go/breakwater v0.0.0

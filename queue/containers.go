@@ -1,71 +1,120 @@
 package queue
 
-import (
-	"slices"
-	"time"
-)
+// timed is embedded in what waits for a time. It knows its place in its heap, so that it can be moved and
+// taken out: no stale entries are left behind.
+type timed struct {
+	at    tick
+	seq   uint64 // among equals, what was put in first comes first
+	index int
+}
 
-// laneHeap is a heap of lanes by their at. Each lane knows its place, so that an entry can be moved and
-// taken out: no stale ones are left behind.
-type laneHeap []*lane
+func (t *timed) timing() *timed { return t }
 
-func (h laneHeap) Len() int           { return len(h) }
-func (h laneHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+// timers is a heap for container/heap of what waits, soonest first.
+type timers[T interface{ timing() *timed }] []T
 
-func (h laneHeap) Swap(i, j int) {
+func (h timers[T]) Len() int { return len(h) }
+
+func (h timers[T]) Less(i, j int) bool {
+	a, b := h[i].timing(), h[j].timing()
+	return a.at < b.at || a.at == b.at && a.seq < b.seq
+}
+
+func (h timers[T]) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
+	h[i].timing().index, h[j].timing().index = i, j
 }
 
-func (h *laneHeap) Push(x any) {
-	l := x.(*lane) //nolint:forcetypeassert // container/heap's shape
-	l.index = len(*h)
-	*h = append(*h, l)
+func (h *timers[T]) Push(x any) {
+	v := x.(T) //nolint:forcetypeassert // container/heap's shape
+	v.timing().index = len(*h)
+	*h = append(*h, v)
 }
 
-func (h *laneHeap) Pop() any { return pop((*[]*lane)(h)) }
-
-// jobHeap is a heap of scheduled jobs by when they are due, and among equals by when they were accepted.
-type jobHeap []*stored
-
-func (h jobHeap) Len() int      { return len(h) }
-func (h jobHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *jobHeap) Push(x any)   { *h = append(*h, x.(*stored)) } //nolint:forcetypeassert // container/heap's shape
-func (h *jobHeap) Pop() any     { return pop((*[]*stored)(h)) }
-
-func (h jobHeap) Less(i, j int) bool {
-	if h[i].due.Equal(h[j].due) {
-		return h[i].seq < h[j].seq
-	}
-	return h[i].due.Before(h[j].due)
-}
-
-// keyEnd is when a dedupe key ends.
-type keyEnd struct {
-	at time.Time
-	id dedupeID
-}
-
-// keyHeap is a heap of keys by their ends.
-type keyHeap []keyEnd
-
-func (h keyHeap) Len() int           { return len(h) }
-func (h keyHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
-func (h keyHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *keyHeap) Push(x any)        { *h = append(*h, x.(keyEnd)) } //nolint:forcetypeassert // container/heap's shape
-func (h *keyHeap) Pop() any          { return pop((*[]keyEnd)(h)) }
-
-// pop takes out the last item, and leaves nothing of it in the slice.
-func pop[T any](list *[]T) T {
+func (h *timers[T]) Pop() any {
 	var zero T
-	last := len(*list) - 1
-	v := (*list)[last]
-	(*list)[last] = zero
-	*list = (*list)[:last]
+	last := len(*h) - 1
+	v := (*h)[last]
+	(*h)[last] = zero
+	*h = (*h)[:last]
 	return v
 }
 
-// deque is a double-ended queue over a slice.
+// soonest answers the first entry if it is due by now.
+func (h timers[T]) soonest(now tick) (first T, due bool) {
+	if len(h) == 0 || h[0].timing().at > now {
+		return first, false
+	}
+	return h[0], true
+}
+
+// laneList is a list of lanes that are linked by their own fields. A lane is in one at most.
+type laneList struct{ first, last *lane }
+
+// insert puts l before next, or at the end.
+func (s *laneList) insert(l, next *lane) {
+	prev := s.last
+	if next != nil {
+		prev = next.prev
+		next.prev = l
+	} else {
+		s.last = l
+	}
+	if prev != nil {
+		prev.next = l
+	} else {
+		s.first = l
+	}
+	l.prev, l.next = prev, next
+}
+
+func (s *laneList) remove(l *lane) {
+	if l.prev != nil {
+		l.prev.next = l.next
+	} else {
+		s.first = l.next
+	}
+	if l.next != nil {
+		l.next.prev = l.prev
+	} else {
+		s.last = l.prev
+	}
+	l.prev, l.next = nil, nil
+}
+
+// ring is a class's groups in the order of their turns, linked by their own fields.
+type ring struct {
+	class       Class
+	first, last *group
+}
+
+func (r *ring) push(g *group) {
+	seat := &g.seat[r.class]
+	seat.taken, seat.prev, seat.next = true, r.last, nil
+	if r.last != nil {
+		r.last.seat[r.class].next = g
+	} else {
+		r.first = g
+	}
+	r.last = g
+}
+
+func (r *ring) remove(g *group) {
+	seat := &g.seat[r.class]
+	if seat.prev != nil {
+		seat.prev.seat[r.class].next = seat.next
+	} else {
+		r.first = seat.next
+	}
+	if seat.next != nil {
+		seat.next.seat[r.class].prev = seat.prev
+	} else {
+		r.last = seat.prev
+	}
+	seat.taken, seat.prev, seat.next = false, nil, nil
+}
+
+// deque is a queue over a slice.
 type deque[T any] struct {
 	items []T
 	head  int
@@ -74,9 +123,6 @@ type deque[T any] struct {
 func (d *deque[T]) len() int     { return len(d.items) - d.head }
 func (d *deque[T]) front() T     { return d.items[d.head] }
 func (d *deque[T]) pushBack(v T) { d.items = append(d.items, v) }
-
-func (d *deque[T]) at(i int) T        { return d.items[d.head+i] }
-func (d *deque[T]) insert(i int, v T) { d.items = slices.Insert(d.items, d.head+i, v) }
 
 func (d *deque[T]) popFront() T {
 	var zero T

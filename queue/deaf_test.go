@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
-	"time"
 
 	"github.com/breakwater-go/breakwater/queue"
 )
@@ -32,18 +31,18 @@ func (b *deafBroker) Claim(ctx context.Context, name string, call queue.Call) (q
 	return b.Memory.Claim(ctx, name, call)
 }
 
-func (b *deafBroker) Extend(ctx context.Context, name string, tokens []queue.Token, lease time.Duration) ([]queue.Token, error) {
+func (b *deafBroker) Extend(ctx context.Context, name string, beat queue.Heartbeat) (queue.Extended, error) {
 	if b.hangs.Add(-1) >= 0 {
 		<-ctx.Done()
-		return nil, ctx.Err()
+		return queue.Extended{}, ctx.Err()
 	}
 	if b.deaf.Load() || b.away.Load() {
-		return nil, errAway
+		return queue.Extended{}, errAway
 	}
-	return b.Memory.Extend(ctx, name, tokens, lease)
+	return b.Memory.Extend(ctx, name, beat)
 }
 
-func (b *deafBroker) Wait(ctx context.Context, name string) error {
+func (b *deafBroker) Wait(ctx context.Context, name string, partition int) error {
 	if b.useless {
 		return b.waitErr
 	}
@@ -51,5 +50,5 @@ func (b *deafBroker) Wait(ctx context.Context, name string) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	return b.Memory.Wait(ctx, name)
+	return b.Memory.Wait(ctx, name, partition)
 }

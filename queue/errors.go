@@ -12,28 +12,51 @@ var (
 	// ErrPayloadTooLarge is wrapped by Enqueue's error for a payload over Config.MaxPayloadBytes. The
 	// error's Permanent method says true: the job can never be taken.
 	ErrPayloadTooLarge = errors.New("queue: payload is too large")
+	// ErrNameTooLong is wrapped by Enqueue's error for a kind, group, key, dedupe key or header's name over 65,535 bytes.
+	// The error's Permanent method says true.
+	ErrNameTooLong = errors.New("queue: name is too long")
+	// ErrResultTooLarge is wrapped by SetResult's error for a result over 64 KiB. The error's Permanent method says true.
+	ErrResultTooLarge = errors.New("queue: result is too large")
+	// ErrUnknownJob is returned by Status and Cancel.
+	ErrUnknownJob = errors.New("queue: no tracked job of this ID, or its status has ended")
+	// ErrNoJob is returned by what is for handlers only, where the context is not a handler's.
+	ErrNoJob = errors.New("queue: the context is not that of a running job")
+
 	// ErrLeaseLost is the cause with which a handler's context ends when another worker has taken
 	// its job over.
 	ErrLeaseLost = errors.New("queue: lease lost")
-	// ErrNoHandler is why a job of a kind that no worker knew for 24 h died.
-	ErrNoHandler = errors.New("queue: no handler for this kind")
+	// ErrCancelled is the cause with which a handler's context ends when its job was cancelled or purged.
+	ErrCancelled = errors.New("queue: job cancelled")
 	// ErrStopped is the cause with which a handler's context ends when it outlived the drain time.
 	ErrStopped = errors.New("queue: worker stopped")
+	// ErrTimeout is the cause with which a handler's context ends after its timeout.
+	ErrTimeout = errors.New("queue: handler timed out")
 
-	errGone = errors.New("queue: handler ended its goroutine")
+	// ErrNoHandler is why a job of a kind that no worker knew for 24 h died.
+	ErrNoHandler = errors.New("queue: no handler for this kind")
+	// ErrNoCodec is why a job died whose payload no worker could decode for 24 h.
+	ErrNoCodec = errors.New("queue: no codec for this payload")
+
+	errGone   = errors.New("queue: handler ended its goroutine")
+	errZombie = errors.New("queue: handler ignored the end of its context")
 )
 
-// payloadError is the error of a payload over the limit.
-type payloadError struct {
-	kind      string
-	got, most int64
+// sizeError is the error of something that is too large to be taken, ever.
+type sizeError struct {
+	what      string
+	got, most int
+	setting   string // where most can be changed, if it can
+	sentinel  error
 }
 
-func (e *payloadError) Error() string {
-	return fmt.Sprintf("queue: payload of %s has %d bytes; Config.MaxPayloadBytes is %d", e.kind, e.got, e.most)
+func (e *sizeError) Error() string {
+	if e.setting != "" {
+		return fmt.Sprintf("queue: %s has %d bytes; %s is %d", e.what, e.got, e.setting, e.most)
+	}
+	return fmt.Sprintf("queue: %s has %d bytes; at most %d are possible", e.what, e.got, e.most)
 }
-func (e *payloadError) Unwrap() error   { return ErrPayloadTooLarge }
-func (e *payloadError) Permanent() bool { return true }
+func (e *sizeError) Unwrap() error   { return e.sentinel }
+func (e *sizeError) Permanent() bool { return true }
 
 // What an error means to the queue is told by methods, so that no package needs to import another.
 type (
@@ -41,6 +64,12 @@ type (
 	delayer interface {
 		error
 		RetryAfter() time.Duration
+	}
+	// parker parks its job's whole group, if its ParkGroup says true, for as long as it snoozes the job: what was
+	// used up is the group's.
+	parker interface {
+		delayer
+		ParkGroup() bool
 	}
 	// permanent kills its job: no later try can succeed.
 	permanent interface {

@@ -60,7 +60,7 @@ func ExamplePermanent() {
 	if err := jobs.Run(ctx, mux, queue.WorkerConfig{}); err != nil {
 		panic(err)
 	}
-	dead, err := jobs.Dead(context.Background(), 10)
+	dead, err := jobs.Dead(context.Background(), queue.DeadFilter{Limit: 10})
 	fmt.Println(len(dead), dead[0].Error, err)
 	// Output: 1 no such address <nil>
 }

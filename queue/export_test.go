@@ -1,28 +1,47 @@
 package queue
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Steal enqueues a job and leases it to a process that then dies, before any worker sees it.
 func (m *Memory) Steal(q *Queue, job Job) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	job.ID, job.MaxAttempts, job.MaxCrashes, job.Deadline = newID(), 10, 10, time.Hour
-	mq := m.queue(q.cfg.Name)
-	mq.enqueue(time.Now(), Batch{ID: newID(), Jobs: []Entry{{Job: job}}})
-	mq.claim(time.Now(), Call{Process: newID(), Number: 1, Max: 1, Lease: 30 * time.Second})
+	now, unlock, _ := m.lock(context.Background())
+	defer unlock()
+	entries, err := q.prepare("Steal", []Job{job})
+	if err != nil {
+		panic(err)
+	}
+	mq := m.parts(q.cfg.Name)[0]
+	mq.enqueue(now, Batch{ID: newID(), Jobs: entries})
+	mq.claim(now, Call{Process: newID(), Number: 1, Max: 1, Lease: 30 * time.Second})
 }
 
 // Leased counts the jobs that are held.
 func (m *Memory) Leased(queue string) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.queue(queue).leased)
+	n := 0
+	for _, q := range m.parts(queue) {
+		n += len(q.leased)
+	}
+	return n
 }
 
 // Size counts all that a queue holds but remembered batches and answers, which end by themselves.
 func (m *Memory) Size(queue string) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	q := m.queue(queue)
-	return len(q.lanes) + len(q.groups) + q.ring[Live].len() + q.ring[Bulk].len() + len(q.later) + len(q.leased) + len(q.waiting) + len(q.expiry) + len(q.keys) + len(q.keyEnds)
+	n := 0
+	for _, q := range m.parts(queue) {
+		n += q.lanes + q.jobs + q.gone + len(q.groups) + len(q.leased) + len(q.later) + len(q.waiting) + len(q.parked) + len(q.expiry) +
+			len(q.keys) + len(q.keyEnds) + len(q.tracked) + len(q.ends) + q.dead.order.Len() + len(q.dead.byID)
+		for c := range classes {
+			if q.rings[c].first != nil || q.rings[c].last != nil {
+				n++
+			}
+		}
+	}
+	return n
 }

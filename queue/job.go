@@ -1,12 +1,10 @@
 package queue
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/base32"
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"time"
 )
 
@@ -24,24 +22,43 @@ type Job struct {
 	Key   string // jobs of one group, class and key run in order, one at a time; "" runs apart from all others
 
 	// Delay keeps the job out of its lane until it has passed; NotBefore does so until a time of the
-	// engine's clock. The later of the two counts. A job that is due enters its lane at the tail.
+	// engine's clock. The later of the two counts. A job that is due enters its lane at the tail. Both are
+	// instructions to Enqueue and not kept.
 	Delay     time.Duration
 	NotBefore time.Time
 
 	// DedupeKey makes Enqueue drop the job if one of the same group was accepted under this key
 	// within that job's DedupeFor. "" asks for no such check.
 	DedupeKey string
-	DedupeFor time.Duration // how long the key counts; 0 means 48 h
+	DedupeFor time.Duration // how long the key counts; 0 means 48 h. Not kept
 
 	// Order says what a failed job does to those behind it in its lane; Strict by default.
 	Order Order
 
 	MaxAttempts int           // failures after which the job is a dead letter; 0 means Config.MaxAttempts
 	MaxCrashes  int           // lost leases after which it is one: it may be what kills its workers; 0 means 5
-	Deadline    time.Duration // how long after it was accepted, or due if that is later, it may still be begun; 0 means 72 h
+	Deadline    time.Duration // how long after Since it may still be begun; 0 means 72 h
 
-	Attempts int // failures so far; set by the queue
-	Crashes  int // leases that ended without a word of their worker; set by the queue
+	// Track keeps the job's [Status] while it is in the queue and for StatusFor after its end, so that
+	// it can be asked for, cancelled and told apart from a job that never was.
+	Track     bool
+	StatusFor time.Duration // 0 means 24 h
+
+	// The rest is set by the queue.
+
+	Attempts int       // failures so far
+	Crashes  int       // leases that ended without a word of their worker
+	Since    time.Time // when it was accepted or due, whichever is later, by the engine's clock
+	History  []Attempt // what went wrong so far: the first and the last 10 times; it outlives a replay
+
+	codec string // the Codec that encoded Payload; "" means that it stands as it is
+}
+
+// Attempt is one failure of a job.
+type Attempt struct {
+	Number int       // from 1, over the job's whole life
+	At     time.Time // by the engine's clock
+	Error  string    // at most 360 bytes of it
 }
 
 // Class keeps work that can wait from delaying work that can't.
@@ -50,8 +67,8 @@ type Class uint8
 const (
 	// Live is for what happens now: webhooks.
 	Live Class = iota
-	// Bulk is for backfills and sweeps: it gets every 8th turn while live work is ready, and all of them
-	// while none is.
+	// Bulk is for backfills and sweeps: it gets every 8th turn (Config.BulkEvery) while live work is
+	// ready, and all of them while none is.
 	Bulk
 
 	classes = 2
@@ -92,6 +109,41 @@ func (o Order) String() string {
 	}
 }
 
+// State is where a job stands.
+type State string
+
+// The states. The last three are final.
+const (
+	Pending    State = "pending"    // waits for its first run
+	Processing State = "processing" // a worker has it
+	Retrying   State = "retrying"   // has failed, or crashed its worker, and waits for its next run
+	Succeeded  State = "succeeded"
+	Dead       State = "dead"      // a dead letter
+	Cancelled  State = "cancelled" // by Cancel, before or while it ran
+)
+
+// Ended says whether s is final. A dead letter that is replayed is pending again.
+func (s State) Ended() bool { return s == Succeeded || s == Dead || s == Cancelled }
+
+// Status is what is known of a tracked job.
+type Status struct {
+	ID    string
+	Kind  string
+	Group string
+	State State
+
+	Attempts int // failures so far
+	Crashes  int
+
+	Percent int    // 0 to 100, as the handler said; 100 of a job that succeeded
+	Note    string // as the handler said
+
+	Result []byte    // of a job that succeeded, as its handler said; at most 64 KiB
+	Error  string    // the last failure
+	Since  time.Time // when it was accepted or due, whichever is later, by the engine's clock
+	Ended  time.Time // when it ended, by the engine's clock; zero before
+}
+
 // Receipt says what became of a job that was enqueued.
 type Receipt struct {
 	ID        string // the job's, or that of the job that came first
@@ -102,14 +154,40 @@ type Receipt struct {
 type DeadLetter struct {
 	Job   Job
 	Error string    // why: the last failure
-	At    time.Time // when it died, by the engine's clock
+	At    time.Time // when it died, by the engine's clock, to the millisecond
 }
 
-// clone makes j independent of the caller's memory.
-func (j Job) clone() Job {
-	j.Payload = bytes.Clone(j.Payload)
-	j.Headers = maps.Clone(j.Headers)
-	return j
+const (
+	historyEnds  = 10      // attempts kept of the first and of the last
+	historyText  = 360     // bytes of each one's error, so that all stay under 8 KiB
+	maxErrorLen  = 2 << 10 // bytes kept of the failure that killed a job
+	maxNoteLen   = 1 << 10
+	maxResultLen = 64 << 10
+)
+
+// remember appends a failure to a history, which keeps its first and its last 10.
+func remember(history []Attempt, at time.Time, text string) []Attempt {
+	number := 1
+	if n := len(history); n > 0 {
+		number = history[n-1].Number + 1
+	}
+	kept := make([]Attempt, 0, min(len(history)+1, 2*historyEnds)) // what was handed out is not touched
+	kept = append(kept, history...)
+	if len(kept) == 2*historyEnds {
+		kept = append(kept[:historyEnds], kept[historyEnds+1:]...)
+	}
+	return append(kept, Attempt{Number: number, At: at.Truncate(time.Millisecond), Error: cut(text, historyText)})
+}
+
+// cut shortens s to at most n bytes, at the end of a character.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && s[n]&0xC0 == 0x80 { // in the middle of one
+		n--
+	}
+	return s[:n]
 }
 
 var idEncoding = base32.HexEncoding.WithPadding(base32.NoPadding)
@@ -119,5 +197,7 @@ func newID() string {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:], uint64(time.Now().UnixMilli())<<16)
 	_, _ = rand.Read(b[6:]) // never fails: crypto/rand
-	return idEncoding.EncodeToString(b[:])
+	var text [26]byte
+	idEncoding.Encode(text[:], b[:])
+	return string(text[:])
 }

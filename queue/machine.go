@@ -1,18 +1,22 @@
 package queue
 
 import (
+	"cmp"
 	"container/heap"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
 const (
-	// takeUp bounds what one Claim takes up of each kind: due lanes, ended leases, old keys.
+	// takeUp bounds what one Claim takes up: due things, ended leases, jobs past their deadline.
 	takeUp = 128
-	// batchMemory is how long an answer to an Enqueue is remembered for a repetition.
+	// batchMemory is how long an answer to an Enqueue is remembered for a repetition, batchesKept how many
+	// are: this engine's callers live in its process, so that a repetition comes at once.
 	batchMemory = 2 * time.Minute
+	batchesKept = 1 << 16
 	// bulkTurn is which turn goes to bulk work although live work is ready.
 	bulkTurn = 8
 	// answerMemory is how long a process's last answer is kept at least.
@@ -21,23 +25,46 @@ const (
 	deadlinePassed = "deadline"
 )
 
-// memQueue is one queue: the machine, a step at a time under Memory's lock.
-type memQueue struct {
-	lanes   map[laneID]*lane
-	groups  map[string]*group
-	ring    [classes]deque[*group] // per class: the groups that have a ready lane, in the order of their turns
-	turns   uint64
-	seq     uint64
-	later   jobHeap // scheduled jobs, outside their lanes until they are due
-	leased  map[Token]*lane
-	claims  uint64   // orders leases by when they were taken
-	waiting laneHeap // lanes by when their head is due
-	expiry  laneHeap // lanes by when their lease ends
-	dead    []DeadLetter
+// tick is the engine's time, in nanoseconds since its begin.
+type tick int64
 
-	keys    map[dedupeID]dedupe
-	keyEnds keyHeap
-	batches map[string][]Receipt
+func (t tick) add(d time.Duration) tick { return t + tick(max(0, min(d, 1<<61))) }
+func (t tick) sub(u tick) time.Duration { return time.Duration(t - u) }
+
+// machine is one partition of one queue: QUEUE-MODEL, a step at a time under Memory's lock. Its caller
+// says what time it is.
+type machine struct {
+	space *Memory // to enqueue in its other queues
+	name  string
+	part  int
+
+	lanes  int // of all groups
+	jobs   int // in lanes
+	groups map[string]*group
+	rings  [classes]ring
+	turns  uint64
+	seq    uint64 // orders jobs by when they were accepted, and timers by when they were set
+	leased map[Token]*lane
+	claims uint64 // orders leases by when they were taken
+	paused bool
+	limits map[string]Limits
+	gone   int // jobs in lanes that are cancelled and still there
+
+	later   timers[*stored] // scheduled jobs, outside their lanes until they are due
+	waiting timers[*lane]   // by when their head is due
+	parked  timers[*group]  // by when they go on
+	expiry  timers[*lane]   // by when their lease ends
+
+	lastRun          tick // when something last ran here
+	awayFrom, awayTo tick // leases that ended between these live on once more: nothing ran that could extend them
+
+	dead    graveyard
+	keys    map[string]map[string]*dedupe // by group
+	keyEnds timers[*dedupe]
+	tracked map[string]*tracking
+	ends    timers[*tracking] // of jobs that have ended, by when they are forgotten
+
+	batches map[string]remembered
 	sent    deque[sentBatch]
 	answers map[string]answer // the last one of each process
 
@@ -45,168 +72,295 @@ type memQueue struct {
 	woken   chan struct{} // closed and made anew when a lane becomes ready
 }
 
-type laneID struct {
-	group string
-	class Class
-	key   string
-	job   string // set for a job without a key: a lane of its own
-}
-
-// lane is the jobs of a group and class that share a key, in order. Its head stays until it is settled. It is
-// ready (in its group's list), leased (in expiry) or waiting (in waiting); an empty one is gone.
+// lane is the jobs of a group, class and key, in order. Its head stays until it is settled. It is ready (in
+// its group's list), leased (in expiry) or waiting (in waiting); an empty one is gone.
 type lane struct {
-	id    laneID
-	group *group
-	jobs  deque[*stored]
+	timed       // while leased, the lease's end; while waiting, when the head is due
+	group       *group
+	class       Class
+	state       laneState
+	released    bool // given back, and not leased since
+	key         string
+	first, last *stored
+	prev, next  *lane // while ready, in its group's list
 
-	token    Token
-	claim    uint64    // when it was leased, among all leases
-	released bool      // given back, and not leased since
-	at       time.Time // while leased, the lease's end; while waiting, when the head is due
-	index    int       // in the heap that goes by at
+	token   Token
+	process string
+	lease   time.Duration
+	claim   uint64 // when it was leased, among all leases
 }
 
+type laneState uint8
+
+const (
+	laneReady laneState = iota + 1
+	laneLeased
+	laneWaiting
+)
+
+// stored is a job. Its record is as it was accepted; what changes stands beside it.
 type stored struct {
-	Job
-	since time.Time // it was accepted or due, whichever is later
-	due   time.Time // while it is scheduled
-	seq   uint64    // orders jobs by when they were accepted
+	timed   // while it is scheduled
+	record  []byte
+	id      string
+	group   *group // nil while it is dead
+	lane    *lane  // nil while it is scheduled or dead
+	next    *stored
+	history *[]Attempt
+	track   *tracking // nil once it has ended
+	key     string
+
+	since    tick   // it was accepted or due, whichever is later
+	accepted uint64 // orders jobs by when they were accepted
+	deadline time.Duration
+
+	attempts, maxAttempts int32
+	crashes, maxCrashes   int32
+	class                 Class
+	relaxed               bool
+	cancelled             bool // leaves when it is its lane's head and nobody has it
+	purged                bool // and nothing is kept of it
 }
 
+// group is a tenant that has lanes, or is parked.
 type group struct {
-	name  string
-	lanes int
-	ready [classes]deque[*lane]
+	timed  // while it is parked
+	name   string
+	parked bool
+	jobs   int // in lanes and scheduled: the group is there as long as it has any
+	held   int // leased lanes
+	limits Limits
+	lanes  [classes]map[string]*lane // those with a key
+	ready  [classes]laneList
+	seat   [classes]seat
 }
 
-type dedupeID struct{ group, key string }
+// seat is a group's place in a ring.
+type seat struct {
+	taken      bool
+	used       int // lanes claimed in this turn
+	prev, next *group
+}
 
+// dedupe is a dedupe key that is taken, until its time.
 type dedupe struct {
-	job string
-	end time.Time
+	timed
+	group, key string
+	job        string
+	accepted   uint64
 }
 
 type sentBatch struct {
 	id string
-	at time.Time
+	at tick
 }
+
+// remembered is what a batch's answer was beyond the IDs that it came with: the duplicates, by place.
+type remembered map[int]string
 
 type answer struct {
 	number  uint64
 	claimed Claimed
-	at      time.Time
+	at      tick
 }
 
-func (q *memQueue) enqueue(now time.Time, batch Batch) []Receipt {
-	for q.sent.len() > 0 && now.Sub(q.sent.front().at) > batchMemory {
+func newMachine(space *Memory, name string, part int) *machine {
+	m := &machine{
+		space: space, name: name, part: part,
+		groups: map[string]*group{}, leased: map[Token]*lane{}, limits: map[string]Limits{}, keys: map[string]map[string]*dedupe{},
+		tracked: map[string]*tracking{}, batches: map[string]remembered{}, answers: map[string]answer{}, woken: make(chan struct{}),
+	}
+	m.rings[Bulk].class = Bulk
+	return m
+}
+
+// ran notes that something runs. If nothing did for so long that leases may have ended for want of anybody
+// who could extend them, they get another chance when they are taken up.
+func (q *machine) ran(now tick) {
+	if lease, ended := q.expiry.soonest(now); ended && now.sub(q.lastRun) > lease.lease*2/3 {
+		if lease.at > q.awayTo { // none is left of an earlier absence
+			q.awayFrom = q.lastRun
+		}
+		q.awayTo = now
+	}
+	q.lastRun = now
+}
+
+func (q *machine) enqueue(now tick, batch Batch) []Receipt {
+	q.ran(now)
+	for q.sent.len() > 0 && (now.sub(q.sent.front().at) > batchMemory || q.sent.len() > batchesKept) {
 		delete(q.batches, q.sent.popFront().id)
 	}
-	if receipts, seen := q.batches[batch.ID]; seen {
-		return slices.Clone(receipts)
-	}
+	duplicates, seen := q.batches[batch.ID]
 	receipts := make([]Receipt, len(batch.Jobs))
 	for i, e := range batch.Jobs {
-		receipts[i] = q.accept(now, e)
+		if seen {
+			receipts[i] = Receipt{ID: e.Job.ID}
+			if first, ok := duplicates[i]; ok {
+				receipts[i] = Receipt{ID: first, Duplicate: true}
+			}
+			continue
+		}
+		if receipts[i] = q.accept(now, e); receipts[i].Duplicate {
+			if duplicates == nil {
+				duplicates = remembered{}
+			}
+			duplicates[i] = receipts[i].ID
+		}
 	}
-	q.batches[batch.ID] = receipts
-	q.sent.pushBack(sentBatch{batch.ID, now})
-	return slices.Clone(receipts)
+	if !seen {
+		q.batches[batch.ID] = duplicates
+		q.sent.pushBack(sentBatch{batch.ID, now})
+	}
+	return receipts
 }
 
-func (q *memQueue) accept(now time.Time, e Entry) Receipt {
-	q.forgetKeys(now)
-	if e.Job.DedupeKey != "" {
-		id := dedupeID{e.Job.Group, e.Job.DedupeKey}
-		if first, taken := q.keys[id]; taken && now.Before(first.end) {
+func (q *machine) accept(now tick, e Entry) Receipt {
+	q.forget(now)
+	job := e.Job
+	q.seq++
+	accepted := q.seq
+	if job.DedupeKey != "" {
+		if first, taken := q.keys[job.Group][job.DedupeKey]; taken && now < first.at {
 			return Receipt{ID: first.job, Duplicate: true}
 		}
-		end := now.Add(e.Job.DedupeFor)
-		q.keys[id] = dedupe{e.Job.ID, end}
-		heap.Push(&q.keyEnds, keyEnd{end, id})
+		q.takeKey(now, job, accepted)
 	}
-	q.seq++
-	job := &stored{Job: e.Job.clone(), since: now, seq: q.seq}
+	s := &stored{
+		id: job.ID, accepted: accepted, key: strings.Clone(job.Key), class: job.Class, relaxed: job.Order == Relaxed, deadline: job.Deadline,
+		attempts: int32(job.Attempts), maxAttempts: int32(job.MaxAttempts), crashes: int32(job.Crashes), maxCrashes: int32(job.MaxCrashes), //nolint:gosec // counts
+	}
+	if len(job.History) > 0 {
+		h := slices.Clone(job.History)
+		s.history = &h
+	}
+	due := max(now.add(job.Delay), q.space.tickOf(job.NotBefore))
+	s.since = due
 	if e.Dead != "" {
-		q.bury(now, job, e.Dead)
-		return Receipt{ID: job.ID}
+		s.since = now
 	}
-	if job.due = latest(now.Add(job.Delay), job.NotBefore); job.due.After(now) {
-		job.since = job.due
-		heap.Push(&q.later, job)
-		return Receipt{ID: job.ID}
+	job.Since = q.space.timeOf(s.since)
+	s.record, _ = job.AppendBinary(nil) // Memory.Enqueue has checked that it can be written
+	if job.Track {
+		q.track(s, job)
 	}
-	q.append(job)
-	return Receipt{ID: job.ID}
+	if e.Dead != "" {
+		q.bury(now, s, e.Dead)
+		return Receipt{ID: s.id}
+	}
+	q.join(s, job.Group)
+	if due > now {
+		q.schedule(s, due)
+	} else {
+		q.append(s)
+	}
+	return Receipt{ID: s.id}
 }
 
-func latest(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
-}
-
-// append puts a job at the tail of its lane.
-func (q *memQueue) append(job *stored) {
-	id := laneID{group: job.Group, class: job.Class, key: job.Key}
-	if job.Key == "" {
-		id.job = job.ID
-	}
-	l := q.lanes[id]
-	if l == nil {
-		l = &lane{id: id, group: q.groupOf(job.Group)}
-		l.group.lanes++
-		q.lanes[id] = l
-	}
-	l.jobs.pushBack(job)
-	if l.jobs.len() == 1 {
-		q.ready(l)
-	}
-}
-
-func (q *memQueue) groupOf(name string) *group {
+// join makes a job one of its group's, which is there from now on.
+func (q *machine) join(s *stored, name string) {
 	g := q.groups[name]
 	if g == nil {
-		g = &group{name: name}
-		q.groups[name] = g
+		g = q.newGroup(name)
 	}
+	g.jobs++
+	s.group = g
+}
+
+func (q *machine) newGroup(name string) *group {
+	g := &group{name: strings.Clone(name), limits: q.limits[name]}
+	q.groups[g.name] = g
 	return g
 }
 
-// forgetKeys drops dedupe keys that have ended.
-func (q *memQueue) forgetKeys(now time.Time) {
-	for range takeUp {
-		if len(q.keyEnds) == 0 || q.keyEnds[0].at.After(now) {
-			return
+// schedule keeps a job outside its lane until it is due.
+func (q *machine) schedule(s *stored, due tick) {
+	s.at = due
+	q.seq++
+	s.seq = q.seq
+	heap.Push(&q.later, s)
+}
+
+// append puts a job at the tail of its lane.
+func (q *machine) append(s *stored) {
+	lanes := s.group.lanes[s.class]
+	l := lanes[s.key] // there is none with the key ""
+	if l == nil {
+		l = &lane{group: s.group, class: s.class, key: s.key}
+		q.lanes++
+		if s.key != "" {
+			if lanes == nil {
+				lanes = map[string]*lane{}
+				s.group.lanes[s.class] = lanes
+			}
+			lanes[s.key] = l
 		}
-		ended := heap.Pop(&q.keyEnds).(keyEnd) //nolint:forcetypeassert // container/heap's shape
-		if q.keys[ended.id].end.Equal(ended.at) {
-			delete(q.keys, ended.id)
-		}
+	}
+	s.lane = l
+	q.jobs++
+	if l.last != nil {
+		l.last.next = s
+		l.last = s
+		return
+	}
+	l.first, l.last = s, s
+	q.ready(l, nil)
+}
+
+// ready puts a lane into its group's list, before next or at the end.
+func (q *machine) ready(l, next *lane) {
+	l.state = laneReady
+	l.group.ready[l.class].insert(l, next)
+	q.seatOf(l.group, l.class)
+}
+
+// seatOf derives a group's place in a ring: one that has a ready lane of the class, is not parked and is
+// below its cap enters at the tail; one that has not leaves.
+func (q *machine) seatOf(g *group, c Class) {
+	r := &q.rings[c]
+	switch may := g.ready[c].first != nil && !g.parked && (g.limits.Cap == 0 || g.held < g.limits.Cap); {
+	case may == g.seat[c].taken:
+		return
+	case may:
+		r.push(g)
+		q.wake()
+	default:
+		g.seat[c].used = 0
+		r.remove(g)
 	}
 }
 
-// ready puts a lane at the tail of its group, and the group into the ring of the lane's class.
-func (q *memQueue) ready(l *lane) {
-	l.group.ready[l.id.class].pushBack(l)
-	q.enter(l.group, l.id.class)
+// seats does so for both rings, and forgets a group that nothing is left of.
+func (q *machine) seats(g *group) {
+	q.seatOf(g, Live)
+	q.seatOf(g, Bulk)
+	if g.jobs == 0 && !g.parked {
+		delete(q.groups, g.name)
+	}
 }
 
-// enter puts a group that has just got a ready lane at the ring's tail, unless it is there already.
-func (q *memQueue) enter(g *group, c Class) {
-	if g.ready[c].len() == 1 {
-		q.ring[c].pushBack(g)
-	}
-	if q.waiters {
+// wake tells those who wait that there may be something to claim.
+func (q *machine) wake() {
+	if q.waiters && q.claimable() {
 		q.waiters = false
 		close(q.woken)
 		q.woken = make(chan struct{})
 	}
 }
 
-func (q *memQueue) claim(now time.Time, call Call) Claimed {
-	if last, ok := q.answers[call.Process]; ok && last.number == call.Number {
+func (q *machine) claimable() bool {
+	return !q.paused && (q.rings[Live].first != nil || q.rings[Bulk].first != nil)
+}
+
+func (q *machine) claim(now tick, call Call) Claimed {
+	last, known := q.answers[call.Process]
+	if known && last.number == call.Number {
 		return last.claimed
+	}
+	q.ran(now)
+	q.forget(now)
+	if call.Again {
+		q.giveBackOthers(call)
 	}
 	var c Claimed
 	for _, s := range call.Settle {
@@ -215,219 +369,363 @@ func (q *memQueue) claim(now time.Time, call Call) Claimed {
 			c.Lost = append(c.Lost, s.Token)
 			continue
 		}
-		q.unlease(l)
-		q.settle(now, l, s)
+		q.settle(now, l, s, &c)
 	}
-	q.takeUp(now) // after the settlements: a lease past its end still counts until it is taken up
-	died := 0
-	for len(c.Jobs) < call.Max && died < takeUp && q.ring[Live].len()+q.ring[Bulk].len() > 0 {
-		token := Token(call.Process + "." + strconv.FormatUint(call.Number, 10) + "." + strconv.Itoa(len(c.Jobs)))
-		lease, ok := q.lease(now, token, call.Lease)
-		if !ok {
-			died++
-			continue
+	q.takeUp(now, &c) // after the settlements: a lease past its end still counts until it is taken up
+	late := 0
+	for len(c.Jobs) < call.Max && late < takeUp && q.claimable() {
+		if !q.lease(now, call, &c) {
+			late++
 		}
-		c.Jobs = append(c.Jobs, lease)
 	}
-	if c.DueIn = q.dueIn(now); died == takeUp {
+	if c.DueIn = q.dueIn(now); late == takeUp {
 		c.DueIn = 1 // look again
 	}
-	q.remember(call, answer{call.Number, c, now})
+	if !known {
+		q.forgetAnswers(now)
+	}
+	q.answers[call.Process] = answer{call.Number, c, now}
 	return c
 }
 
-// remember keeps a process's last answer. A new process is the occasion to forget those that are gone.
-func (q *memQueue) remember(call Call, a answer) {
-	if _, known := q.answers[call.Process]; !known {
-		for process, old := range q.answers {
-			if a.at.Sub(old.at) > answerMemory {
-				delete(q.answers, process)
-			}
+// forgetAnswers drops the last answers of processes that are gone.
+func (q *machine) forgetAnswers(now tick) {
+	for process, old := range q.answers {
+		if now.sub(old.at) > answerMemory {
+			delete(q.answers, process)
 		}
 	}
-	q.answers[call.Process] = a
 }
 
-// dueIn is how long it takes until a lane's head or a scheduled job falls due; 0 if none will.
-func (q *memQueue) dueIn(now time.Time) time.Duration {
-	var next time.Time
+// giveBackOthers gives back what a process was given by an answer that it never got.
+func (q *machine) giveBackOthers(call Call) {
+	held := map[Token]bool{}
+	for _, t := range call.Held {
+		held[t] = true
+	}
+	for _, s := range call.Settle {
+		held[s.Token] = true
+	}
+	var others []*lane
+	for t, l := range q.leased {
+		if l.process == call.Process && !held[t] {
+			others = append(others, l)
+		}
+	}
+	slices.SortFunc(others, func(a, b *lane) int { return int(a.claim) - int(b.claim) }) //nolint:gosec // counts
+	for _, l := range others {
+		q.unlease(l)
+		q.giveBack(l)
+	}
+}
+
+// dueIn is how long it takes until something falls due; 0 if nothing will.
+func (q *machine) dueIn(now tick) time.Duration {
+	next := tick(-1)
+	sooner := func(at tick) {
+		if next < 0 || at < next {
+			next = at
+		}
+	}
 	if len(q.waiting) > 0 {
-		next = q.waiting[0].at
+		sooner(q.waiting[0].at)
 	}
-	if len(q.later) > 0 && (next.IsZero() || q.later[0].due.Before(next)) {
-		next = q.later[0].due
+	if len(q.later) > 0 {
+		sooner(q.later[0].at)
 	}
-	if next.IsZero() {
+	if len(q.parked) > 0 {
+		sooner(q.parked[0].at)
+	}
+	if next < 0 {
 		return 0
 	}
-	return max(next.Sub(now), 1)
+	return max(next.sub(now), 1)
 }
 
 // lease takes the next lane: the first ready one of the group whose turn it is, in the class whose
 // turn it is. If its head is past its deadline, that dies instead, and the turn is not spent.
-func (q *memQueue) lease(now time.Time, token Token, d time.Duration) (Lease, bool) {
+func (q *machine) lease(now tick, call Call, c *Claimed) bool {
+	every := uint64(bulkTurn)
+	if call.BulkEvery > 0 {
+		every = uint64(call.BulkEvery)
+	}
 	class := Live
-	if q.ring[Live].len() == 0 || (q.turns+1)%bulkTurn == 0 && q.ring[Bulk].len() > 0 {
+	if q.rings[Live].first == nil || (q.turns+1)%every == 0 && q.rings[Bulk].first != nil {
 		class = Bulk
 	}
-	g := q.ring[class].front()
-	l := g.ready[class].popFront()
-	if head := l.jobs.front(); head.late(now) {
-		if g.ready[class].len() == 0 {
-			q.ring[class].popFront()
-		}
-		q.bury(now, head, deadlinePassed)
-		q.next(l)
-		return Lease{}, false
+	g := q.rings[class].first
+	l := g.ready[class].first
+	g.ready[class].remove(l)
+	if l.first.late(now) {
+		died := l.first
+		q.pop(l) // the lane is at its group's tail again, or gone, before the rings are looked at
+		q.die(now, died, deadlinePassed, c)
+		q.seats(g)
+		return false
 	}
 	q.turns++
-	q.ring[class].popFront()
-	if g.ready[class].len() > 0 {
-		q.ring[class].pushBack(g)
-	}
 	q.claims++
-	l.token, l.claim, l.released, l.at = token, q.claims, false, now.Add(d)
+	b := make([]byte, 0, len(call.Process)+16)
+	b = append(append(b, call.Process...), '.')
+	b = append(strconv.AppendInt(b, int64(q.part), 10), '.')
+	b = append(strconv.AppendUint(b, call.Number, 36), '.')
+	token := Token(strconv.AppendInt(b, int64(len(c.Jobs)), 36))
+	l.state, l.token, l.process, l.lease, l.claim, l.released = laneLeased, token, call.Process, call.Lease, q.claims, false
 	q.leased[token] = l
-	heap.Push(&q.expiry, l)
-	job := l.jobs.front()
-	return Lease{Token: token, Job: job.Job, Age: now.Sub(job.since)}, true
+	l.first.begin()
+	q.timeLane(&q.expiry, l, now.add(call.Lease))
+	g.held++
+	if s := &g.seat[class]; s.taken {
+		if s.used++; s.used >= max(1, g.limits.Weight) {
+			s.used = 0
+			q.rings[class].remove(g)
+			q.rings[class].push(g)
+		}
+	}
+	q.seats(g)
+	c.Jobs = append(c.Jobs, Lease{Token: token, Job: l.first.job(), Age: now.sub(l.first.since)})
+	return true
 }
 
-// schedule keeps a relaxed job that failed out of its lane until it is due.
-func (q *memQueue) schedule(now time.Time, job *stored, after time.Duration) {
-	if job.due = now.Add(after); job.due.After(now) {
-		heap.Push(&q.later, job)
-		return
+func (q *machine) timeLane(h *timers[*lane], l *lane, at tick) {
+	q.seq++
+	l.at, l.seq = at, q.seq
+	heap.Push(h, l)
+}
+
+// job is the job as a worker gets it. Its payload is the record's own bytes, which never change.
+func (s *stored) job() Job {
+	j, _ := readRecord(s.record) // written by accept
+	j.Attempts, j.Crashes = int(s.attempts), int(s.crashes)
+	if s.history != nil {
+		j.History = *s.history
 	}
-	q.append(job)
+	return j
+}
+
+func (s *stored) fail(now time.Time, text string) {
+	var h []Attempt
+	if s.history != nil {
+		h = *s.history
+	}
+	h = remember(h, now, text)
+	s.history = &h
 }
 
 // late says whether a job is past its deadline.
-func (s *stored) late(now time.Time) bool { return now.Sub(s.since) > s.Deadline }
+func (s *stored) late(now tick) bool { return now.sub(s.since) > s.deadline }
 
-func (q *memQueue) unlease(l *lane) {
+func (q *machine) unlease(l *lane) {
 	delete(q.leased, l.token)
 	heap.Remove(&q.expiry, l.index)
-	l.token = ""
+	l.token, l.process = "", ""
+	l.group.held--
+	// Its place in the rings is looked at by whatever happens to the lane next.
 }
 
-func (q *memQueue) settle(now time.Time, l *lane, s Settlement) {
-	head := l.jobs.front()
+func (q *machine) settle(now tick, l *lane, s Settlement, c *Claimed) {
+	head := l.first
+	if s.Progress != nil {
+		head.progress(*s.Progress)
+	}
+	q.unlease(l)
+	g := l.group
+	defer q.seats(g)
+	if s.Park { // before the lane itself is ready again
+		defer q.park(now, g.name, s.After)
+	}
+	if head.cancelled && s.Action != Ack {
+		q.pop(l)
+		q.end(now, head, Cancelled, "")
+		return
+	}
 	switch s.Action {
+	case Ack:
+		q.pop(l)
+		if head.track != nil {
+			head.track.status.Result = slices.Clone(s.Result)
+			head.track.status.Percent = 100
+		}
+		q.end(now, head, Succeeded, "")
+		for _, e := range s.Enqueue {
+			q.space.parts(cmp.Or(e.Queue, q.name))[q.part].accept(now, e)
+		}
 	case Release:
 		q.giveBack(l)
-		return
 	case Retry:
-		head.Attempts++
+		head.attempts++
+		head.fail(q.space.timeOf(now), s.Error)
+		if head.track != nil {
+			head.track.status.Error = cut(s.Error, maxErrorLen)
+		}
 		switch {
-		case head.Attempts >= head.MaxAttempts:
-			q.bury(now, head, s.Error)
+		case head.attempts >= head.maxAttempts:
+			q.pop(l)
+			q.die(now, head, s.Error, c)
 		case head.late(now):
-			q.bury(now, head, deadlinePassed+": "+s.Error)
-		case head.Order == Relaxed:
-			q.next(l) // before the job comes back, perhaps at once, to what is then a lane as any other
-			q.schedule(now, head, s.After)
-			return
+			q.pop(l)
+			q.die(now, head, deadlinePassed+": "+s.Error, c)
+		case head.relaxed:
+			head.detach(q, l)
+			if s.After > 0 {
+				q.schedule(head, now.add(s.After))
+			} else {
+				q.append(head)
+			}
 		default:
 			q.wait(now, l, s.After)
-			return
 		}
 	case Snooze:
-		if !head.late(now) {
-			q.wait(now, l, s.After)
+		if head.late(now) {
+			q.pop(l)
+			q.die(now, head, deadlinePassed, c)
 			return
 		}
-		q.bury(now, head, deadlinePassed)
+		q.wait(now, l, s.After)
 	case Kill:
-		q.bury(now, head, s.Error)
-	case Ack:
+		head.fail(q.space.timeOf(now), s.Error)
+		q.pop(l)
+		q.die(now, head, s.Error, c)
 	}
-	q.next(l)
 }
 
-// next takes the head out of a lane, which is ready again if it has another job, and else gone.
-func (q *memQueue) next(l *lane) {
-	l.jobs.popFront()
-	if l.jobs.len() > 0 {
-		q.ready(l)
+// detach takes the head out of its lane to come back later; it stays its group's.
+func (s *stored) detach(q *machine, l *lane) {
+	l.first = s.next
+	s.next, s.lane = nil, nil
+	q.jobs--
+	q.settleLane(l)
+}
+
+// pop takes the head out of a lane for good. The caller looks at the group's seats afterwards.
+func (q *machine) pop(l *lane) {
+	q.leaveLane(l.first)
+	q.settleLane(l)
+}
+
+// leaveLane takes the head out of its lane, and of its group's count.
+func (q *machine) leaveLane(head *stored) {
+	l := head.lane
+	l.first = head.next
+	l.group.jobs--
+	q.jobs--
+	if head.cancelled {
+		q.gone--
+	}
+	head.next, head.lane, head.group = nil, nil, nil
+}
+
+// settleLane finds the state of a lane that has lost its head and is in no list or heap: ready at the tail if
+// it has another job, else gone. Cancelled jobs leave when they become its head.
+func (q *machine) settleLane(l *lane) {
+	for l.first != nil && l.first.cancelled {
+		q.leaveLane(l.first)
+	}
+	if l.first != nil {
+		q.ready(l, nil)
 		return
 	}
-	delete(q.lanes, l.id)
-	if l.group.lanes--; l.group.lanes == 0 {
-		delete(q.groups, l.group.name)
+	l.last = nil
+	q.lanes--
+	if l.key != "" {
+		delete(l.group.lanes[l.class], l.key)
 	}
 }
 
 // giveBack makes a lane the next of its group. Several come back in the order in which they were
 // claimed, whether in one call or in many.
-func (q *memQueue) giveBack(l *lane) {
+func (q *machine) giveBack(l *lane) {
 	l.released = true
-	place, ready := 0, &l.group.ready[l.id.class]
-	for place < ready.len() {
-		other := ready.at(place)
-		if !other.released || other.claim > l.claim {
-			break
-		}
-		place++
+	next := l.group.ready[l.class].first
+	for next != nil && next.released && next.claim < l.claim {
+		next = next.next
 	}
-	ready.insert(place, l)
-	q.enter(l.group, l.id.class)
+	q.ready(l, next)
+	q.seats(l.group)
 }
 
-func (q *memQueue) wait(now time.Time, l *lane, after time.Duration) {
+func (q *machine) wait(now tick, l *lane, after time.Duration) {
 	if after <= 0 {
-		q.ready(l)
+		q.ready(l, nil)
 		return
 	}
-	l.at = now.Add(after)
-	heap.Push(&q.waiting, l)
+	l.state = laneWaiting
+	q.timeLane(&q.waiting, l, now.add(after))
 }
 
-func (q *memQueue) bury(now time.Time, job *stored, reason string) {
-	q.dead = append(q.dead, DeadLetter{Job: job.Job, Error: reason, At: now})
-}
-
-// takeUp makes what is due ready, and what its worker has lost.
-func (q *memQueue) takeUp(now time.Time) {
-	for range takeUp { // lanes and scheduled jobs together, oldest first
-		lanes := len(q.waiting) > 0 && !q.waiting[0].at.After(now)
-		jobs := len(q.later) > 0 && !q.later[0].due.After(now)
+// takeUp makes what is due ready, oldest first, and what its worker has lost.
+func (q *machine) takeUp(now tick, c *Claimed) {
+	for range takeUp {
+		lane, a := q.waiting.soonest(now)
+		job, b := q.later.soonest(now)
+		parked, p := q.parked.soonest(now)
 		switch {
-		case lanes && (!jobs || !q.later[0].due.Before(q.waiting[0].at)):
-			q.ready(heap.Pop(&q.waiting).(*lane)) //nolint:forcetypeassert // container/heap's shape
-		case jobs:
-			q.append(heap.Pop(&q.later).(*stored)) //nolint:forcetypeassert // container/heap's shape
+		case a && (!b || lane.before(&job.timed)) && (!p || lane.before(&parked.timed)):
+			heap.Pop(&q.waiting)
+			q.ready(lane, nil)
+		case b && (!p || job.before(&parked.timed)):
+			heap.Pop(&q.later)
+			q.append(job)
+		case p:
+			q.unpark(parked)
 		}
 	}
 	for range takeUp {
-		if len(q.expiry) == 0 || q.expiry[0].at.After(now) {
+		l, ended := q.expiry.soonest(now)
+		if !ended {
 			break
 		}
-		q.crashed(now, q.expiry[0])
-	}
-}
-
-// crashed takes a lane over whose worker let the lease end.
-func (q *memQueue) crashed(now time.Time, l *lane) {
-	q.unlease(l)
-	head := l.jobs.front()
-	if head.Crashes++; head.Crashes >= head.MaxCrashes {
-		q.bury(now, head, fmt.Sprintf("crashed its worker %d times", head.Crashes))
-		q.next(l)
-		return
-	}
-	q.ready(l)
-}
-
-func (q *memQueue) extend(now time.Time, tokens []Token, d time.Duration) (lost []Token) {
-	for _, t := range tokens {
-		l := q.leased[t]
-		if l == nil {
-			lost = append(lost, t)
+		if l.at > q.awayFrom && l.at <= q.awayTo {
+			l.at = now.add(l.lease)
+			heap.Fix(&q.expiry, l.index)
 			continue
 		}
-		l.at = now.Add(d)
-		heap.Fix(&q.expiry, l.index)
+		q.crashed(now, l, c)
 	}
-	return lost
+}
+
+func (t *timed) before(u *timed) bool { return t.at < u.at || t.at == u.at && t.seq < u.seq }
+
+// crashed takes a lane over whose worker let the lease end.
+func (q *machine) crashed(now tick, l *lane, c *Claimed) {
+	q.unlease(l)
+	defer q.seats(l.group)
+	head := l.first
+	if head.cancelled {
+		q.pop(l)
+		q.end(now, head, Cancelled, "")
+		return
+	}
+	head.crashes++
+	times := fmt.Sprintf("crashed its worker %d times", head.crashes)
+	head.fail(q.space.timeOf(now), "the lease ended without a word of its worker")
+	if head.crashes >= head.maxCrashes {
+		q.pop(l)
+		q.die(now, head, times, c)
+		return
+	}
+	q.ready(l, nil)
+}
+
+func (q *machine) extend(now tick, beat Heartbeat) (e Extended) {
+	if len(beat.Tokens) == 0 {
+		return e
+	}
+	q.ran(now)
+	for _, t := range beat.Tokens {
+		l := q.leased[t]
+		if l == nil {
+			e.Lost = append(e.Lost, t)
+			continue
+		}
+		l.at, l.lease = now.add(beat.Lease), beat.Lease
+		heap.Fix(&q.expiry, l.index)
+		if p, ok := beat.Progress[t]; ok {
+			l.first.progress(p)
+		}
+		if l.first.cancelled {
+			e.Cancelled = append(e.Cancelled, t)
+		}
+	}
+	return e
 }

@@ -302,6 +302,17 @@ func claim(t *testing.T, b queue.Broker, number uint64, most int, settle ...queu
 	return c
 }
 
+// pass lets time pass with another process looking for work, as one does, without taking any. It leaves the
+// last look to the caller.
+func pass(t *testing.T, b queue.Broker, d time.Duration) {
+	t.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		_, err := b.Claim(t.Context(), "default", queue.Call{Process: "other", Number: uint64(time.Now().UnixNano()), Lease: 30 * time.Second})
+		require.NoError(t, err)
+		time.Sleep(min(5*time.Second, time.Until(end)))
+	}
+}
+
 func TestClaimSentAgainGetsTheSameAnswer(t *testing.T) {
 	t.Parallel()
 	b := new(queue.Memory)
@@ -317,14 +328,14 @@ func TestLateSettlementIsLostAndChangesNothing(t *testing.T) {
 		b := new(queue.Memory)
 		enqueue(t, newQueue(t, b), queue.Job{Kind: "k", Key: "a"})
 		first := claim(t, b, 1, 1).Jobs[0]
-		time.Sleep(30 * time.Second)
+		pass(t, b, 30*time.Second)
 		second := claim(t, b, 2, 1).Jobs
 		require.Len(t, second, 1, "taken over")
 		late := claim(t, b, 3, 1, queue.Settlement{Token: first.Token, Action: queue.Ack})
 		assert.Equal(t, []queue.Token{first.Token}, late.Lost)
-		lost, err := b.Extend(t.Context(), "default", []queue.Token{first.Token, second[0].Token}, time.Minute)
+		answer, err := b.Extend(t.Context(), "default", queue.Heartbeat{Tokens: []queue.Token{first.Token, second[0].Token}, Lease: time.Minute})
 		require.NoError(t, err)
-		assert.Equal(t, []queue.Token{first.Token}, lost, "heartbeat_of_a_lost_lease_cannot_revive_it")
+		assert.Equal(t, []queue.Token{first.Token}, answer.Lost, "heartbeat_of_a_lost_lease_cannot_revive_it")
 		done := claim(t, b, 4, 1, queue.Settlement{Token: second[0].Token, Action: queue.Ack})
 		assert.Empty(t, done.Lost)
 		again := claim(t, b, 5, 1, queue.Settlement{Token: second[0].Token, Action: queue.Ack})
@@ -427,7 +438,7 @@ func TestWhatErrorsMean(t *testing.T) {
 				stop()
 				assert.Equal(t, tt.attempts, seen)
 				assert.Equal(t, tt.lastAfter, last)
-				dead, err := q.Dead(t.Context(), 10)
+				dead, err := q.Dead(t.Context(), queue.DeadFilter{Limit: 10})
 				require.NoError(t, err)
 				require.Len(t, dead, 1)
 				assert.Equal(t, tt.dead, dead[0].Error)
@@ -452,7 +463,7 @@ func TestErrorWhoseMethodsPanicIsAFailedAttempt(t *testing.T) {
 		enqueue(t, q, queue.Job{Kind: "k", MaxAttempts: 2})
 		time.Sleep(time.Minute)
 		stop()
-		dead, err := q.Dead(t.Context(), 1)
+		dead, err := q.Dead(t.Context(), queue.DeadFilter{Limit: 1})
 		require.NoError(t, err)
 		require.Len(t, dead, 1)
 		assert.Contains(t, dead[0].Error, "queue: handler panicked: runtime error")
@@ -527,7 +538,7 @@ func TestLostLeaseCancelsTheHandler(t *testing.T) {
 		enqueue(t, q, queue.Job{Kind: "k", Key: "a"})
 		synctest.Wait()
 		b.deaf.Store(true) // the heartbeats get lost for a while
-		time.Sleep(31 * time.Second)
+		pass(t, b, 31*time.Second)
 		thief, err := b.Claim(t.Context(), "default", queue.Call{Process: "thief", Number: 1, Max: 1, Lease: time.Hour})
 		require.NoError(t, err)
 		require.Len(t, thief.Jobs, 1)
@@ -728,12 +739,12 @@ func TestKindWithoutHandlerWaitsADayForOne(t *testing.T) {
 		stop := work(t, q, muxOf("known", func(context.Context, queue.Job) error { return nil }), queue.WorkerConfig{})
 		enqueue(t, q, queue.Job{Kind: "new"})
 		time.Sleep(23 * time.Hour)
-		dead, err := q.Dead(t.Context(), 1)
+		dead, err := q.Dead(t.Context(), queue.DeadFilter{Limit: 1})
 		require.NoError(t, err)
 		assert.Empty(t, dead)
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
-		dead, err = q.Dead(t.Context(), 1)
+		dead, err = q.Dead(t.Context(), queue.DeadFilter{Limit: 1})
 		require.NoError(t, err)
 		require.Len(t, dead, 1)
 		assert.Equal(t, queue.ErrNoHandler.Error(), dead[0].Error)
@@ -744,11 +755,11 @@ func TestKindWithoutHandlerWaitsADayForOne(t *testing.T) {
 		time.Sleep(30 * time.Hour)
 		stop = work(t, q, muxOf("known", func(context.Context, queue.Job) error { return nil }), queue.WorkerConfig{})
 		time.Sleep(50 * time.Minute)
-		dead, err = q.Dead(t.Context(), 10)
+		dead, err = q.Dead(t.Context(), queue.DeadFilter{Limit: 10})
 		require.NoError(t, err)
 		assert.Len(t, dead, 1)
 		time.Sleep(20 * time.Minute)
-		dead, err = q.Dead(t.Context(), 10)
+		dead, err = q.Dead(t.Context(), queue.DeadFilter{Limit: 10})
 		require.NoError(t, err)
 		assert.Len(t, dead, 2)
 		stop()
@@ -820,12 +831,12 @@ func TestWorkerThatIsKilledByTheJobItselfNTimesSendsItToDeadLetters(t *testing.T
 			require.Len(t, jobs, 1)
 			assert.Equal(t, i, jobs[0].Job.Crashes)
 			assert.Zero(t, jobs[0].Job.Attempts)
-			time.Sleep(30 * time.Second)
+			pass(t, b, 30*time.Second)
 		}
 		next := claim(t, b, 9, 1).Jobs
 		require.Len(t, next, 1)
 		assert.Equal(t, "next", string(next[0].Job.Payload))
-		dead, err := q.Dead(t.Context(), 10)
+		dead, err := q.Dead(t.Context(), queue.DeadFilter{Limit: 10})
 		require.NoError(t, err)
 		require.Len(t, dead, 1)
 		assert.Equal(t, "crashed its worker 3 times", dead[0].Error)
@@ -854,7 +865,7 @@ func TestDeadline(t *testing.T) {
 			keys = append(keys, l.Job.Key)
 		}
 		assert.ElementsMatch(t, []string{"0", "due"}, keys, "a delayed job's deadline counts from when it was due")
-		dead, err := q.Dead(t.Context(), 1000)
+		dead, err := q.Dead(t.Context(), queue.DeadFilter{Limit: 1000})
 		require.NoError(t, err)
 		require.Len(t, dead, 200)
 		assert.Equal(t, "deadline", dead[0].Error)
@@ -873,7 +884,7 @@ func TestDeadline(t *testing.T) {
 		enqueue(t, q, queue.Job{Kind: "k", Key: "fails", Deadline: time.Hour}, queue.Job{Kind: "k", Key: "snoozes", Deadline: time.Hour})
 		time.Sleep(24 * time.Hour)
 		stop()
-		dead, err := q.Dead(t.Context(), 10)
+		dead, err := q.Dead(t.Context(), queue.DeadFilter{Limit: 10})
 		require.NoError(t, err)
 		require.Len(t, dead, 2)
 		var errs []string
@@ -918,7 +929,7 @@ func TestHandleDecodesJSON(t *testing.T) {
 		assert.Equal(t, 7, <-got)
 		synctest.Wait()
 		stop()
-		dead, err := q.Dead(t.Context(), 10)
+		dead, err := q.Dead(t.Context(), queue.DeadFilter{Limit: 10})
 		require.NoError(t, err)
 		require.Len(t, dead, 1)
 		assert.True(t, strings.HasPrefix(dead[0].Error, "queue: payload of k does not decode: "), dead[0].Error)

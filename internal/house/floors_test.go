@@ -53,13 +53,13 @@ var rooms = map[string]struct{ itself, beneath int }{
 // libraries are what the root module may require, and the pattern packages that may import them.
 // Adapters and everything above import what they join. .golangci.yml has the same list.
 var libraries = map[string][]string{
-	"github.com/cenkalti/backoff/v4": {"breaker"},
+	"github.com/cenkalti/backoff/v4": {"breaker", "queue"},
 	"github.com/maypok86/otter/v2":   {"cache"},
 	"github.com/redis/go-redis/v9":   nil,
 	"github.com/sony/gobreaker/v2":   {"breaker"},
 	"github.com/stretchr/testify":    nil, // tests and test kits
 	"github.com/vektah/gqlparser/v2": nil,
-	"golang.org/x/time":              {"breaker"},
+	"golang.org/x/time":              {"breaker", "queue"},
 }
 
 // place is where a package stands.
