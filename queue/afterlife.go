@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"container/heap"
 	"container/list"
 	"slices"
@@ -397,11 +398,15 @@ func (q *machine) purge(filter PurgeFilter, upTo uint64) (erased int, done bool)
 	for e := q.dead.order.Front(); e != nil; e = e.Next() {
 		pick(graveOf(e).job)
 	}
+	slices.SortFunc(jobs, func(a, b *stored) int { return cmp.Compare(a.accepted, b.accepted) })
 	for _, s := range jobs[:min(len(jobs), purgeStep)] {
+		if !s.cancelled { // else it was as good as gone
+			erased++
+		}
 		q.erase(s)
 	}
 	if len(jobs) > purgeStep {
-		return purgeStep, false
+		return erased, false
 	}
 	// What is left of jobs that have ended.
 	for id, t := range q.tracked {
@@ -417,7 +422,7 @@ func (q *machine) purge(filter PurgeFilter, upTo uint64) (erased int, done bool)
 			}
 		}
 	}
-	return len(jobs), true
+	return erased, true
 }
 
 // erase forgets a job wherever it is.
@@ -431,10 +436,10 @@ func (q *machine) erase(s *stored) {
 		delete(q.tracked, s.id)
 		s.track = nil
 	}
-	switch {
-	case s.group == nil:
-		q.dead.remove(q.dead.byID[s.id])
-	case s.cancelled: // it is as good as gone
+	switch g := q.dead.byID[s.id]; {
+	case g != nil:
+		q.dead.remove(g)
+	case s.cancelled: // it is as good as gone, or has left with the head before it
 	case s.state() == Processing:
 		q.mark(s)
 	default:

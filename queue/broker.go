@@ -24,7 +24,7 @@ type Broker interface {
 	Enqueue(ctx context.Context, queue string, batch Batch) ([]Receipt, error)
 
 	// Claim settles jobs and then leases up to call.Max others, in one step. A call with the process
-	// and number of that process's last one gets the same answer and changes nothing.
+	// and number of that process's last one gets the same answer and changes nothing, for ten minutes.
 	Claim(ctx context.Context, queue string, call Call) (Claimed, error)
 
 	// Extend gives those of the tokens that are still held a full lease from now, names the others, and

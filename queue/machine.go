@@ -80,6 +80,7 @@ type lane struct {
 	class       Class
 	state       laneState
 	released    bool // given back, and not leased since
+	spared      bool // its lease has ended once for want of anybody who could extend it
 	key         string
 	first, last *stored
 	prev, next  *lane // while ready, in its group's list
@@ -470,7 +471,8 @@ func (q *machine) lease(now tick, call Call, c *Claimed) bool {
 	b = append(strconv.AppendInt(b, int64(q.part), 10), '.')
 	b = append(strconv.AppendUint(b, call.Number, 36), '.')
 	token := Token(strconv.AppendInt(b, int64(len(c.Jobs)), 36))
-	l.state, l.token, l.process, l.lease, l.claim, l.released = laneLeased, token, call.Process, call.Lease, q.claims, false
+	l.state, l.token, l.process, l.lease, l.claim = laneLeased, token, call.Process, call.Lease, q.claims
+	l.released, l.spared = false, false
 	q.leased[token] = l
 	l.first.begin()
 	q.timeLane(&q.expiry, l, now.add(call.Lease))
@@ -675,8 +677,8 @@ func (q *machine) takeUp(now tick, c *Claimed) {
 		if !ended {
 			break
 		}
-		if l.at > q.awayFrom && l.at <= q.awayTo {
-			l.at = now.add(l.lease)
+		if l.at > q.awayFrom && l.at <= q.awayTo && !l.spared {
+			l.spared, l.at = true, now.add(l.lease)
 			heap.Fix(&q.expiry, l.index)
 			continue
 		}
@@ -718,7 +720,7 @@ func (q *machine) extend(now tick, beat Heartbeat) (e Extended) {
 			e.Lost = append(e.Lost, t)
 			continue
 		}
-		l.at, l.lease = now.add(beat.Lease), beat.Lease
+		l.at, l.lease, l.spared = now.add(beat.Lease), beat.Lease, false
 		heap.Fix(&q.expiry, l.index)
 		if p, ok := beat.Progress[t]; ok {
 			l.first.progress(p)
