@@ -361,7 +361,7 @@ func (q *machine) claim(now tick, call Call) Claimed {
 	q.ran(now)
 	q.forget(now)
 	if call.Again {
-		q.giveBackOthers(call)
+		q.giveBackOthers(now, call)
 	}
 	var c Claimed
 	for _, s := range call.Settle {
@@ -399,7 +399,7 @@ func (q *machine) forgetAnswers(now tick) {
 }
 
 // giveBackOthers gives back what a process was given by an answer that it never got.
-func (q *machine) giveBackOthers(call Call) {
+func (q *machine) giveBackOthers(now tick, call Call) {
 	held := map[Token]bool{}
 	for _, t := range call.Held {
 		held[t] = true
@@ -415,8 +415,7 @@ func (q *machine) giveBackOthers(call Call) {
 	}
 	slices.SortFunc(others, func(a, b *lane) int { return int(a.claim) - int(b.claim) }) //nolint:gosec // counts
 	for _, l := range others {
-		q.unlease(l)
-		q.giveBack(l)
+		q.settle(now, l, Settlement{Action: Release}, nil)
 	}
 }
 

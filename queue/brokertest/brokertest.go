@@ -1,4 +1,5 @@
-// Package brokertest checks engines of package queue: each must behave as QUEUE-MODEL says.
+// Package brokertest checks engines of package queue: each must behave as the model does that docs/queue.md
+// describes.
 //
 //	func TestBroker(t *testing.T) {
 //		brokertest.Run(t, brokertest.Config{
@@ -13,6 +14,7 @@
 package brokertest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -43,7 +45,7 @@ type Config struct {
 	// needs one that can be put forward. nil means time.Sleep, which is right in a bubble.
 	Sleep func(d time.Duration)
 
-	// Sequences is how many random sequences are played, Steps how long each is; 0 means 200 of 120.
+	// Sequences is how many random sequences are played, Steps how long each is; 0 means 100 of 120.
 	Sequences, Steps int
 	// Seed of the sequences; 0 draws one, which a failure names.
 	Seed uint64
@@ -51,7 +53,8 @@ type Config struct {
 
 var names atomic.Int64
 
-// Run checks an engine. Every check is a subtest.
+// Run checks an engine. Every check is a subtest. An engine with partitions is run twice: with one, for everything, and
+// with several, for what concerns them.
 func Run(t *testing.T, cfg Config) {
 	t.Helper()
 	if cfg.Bubble == nil {
@@ -60,43 +63,58 @@ func Run(t *testing.T, cfg Config) {
 	if cfg.Sleep == nil {
 		cfg.Sleep = time.Sleep
 	}
-	if cfg.Sequences == 0 {
-		cfg.Sequences = 200
+	cfg.Sequences = cmp.Or(cfg.Sequences, 100)
+	cfg.Steps = cmp.Or(cfg.Steps, 120)
+	cfg.Seed = cmp.Or(cfg.Seed, uint64(time.Now().UnixNano())) //nolint:gosec // any seed will do
+	parted := cfg.New(t).Info().Partitions > 1
+	for _, c := range checks {
+		if parted && !c.parted {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			if err := cfg.check(t, c); err != nil {
+				t.Error(err)
+			}
+		})
 	}
-	if cfg.Steps == 0 {
-		cfg.Steps = 120
-	}
-	if cfg.Seed == 0 {
-		cfg.Seed = uint64(time.Now().UnixNano()) //nolint:gosec // any seed will do
+	if parted {
+		return
 	}
 	t.Run("RandomOperationsAsTheModel", func(t *testing.T) {
 		t.Parallel()
 		for i := range cfg.Sequences {
 			seed := cfg.Seed + uint64(i) //nolint:gosec // counts
-			var err error
-			steps := sequence(seed, cfg.Steps)
-			try := func(steps []step) (err error) {
-				cfg.Bubble(t, func(t *testing.T) { //nolint:thelper // not one
-					err = newWorld(cfg.New(t), newName(), cfg.Sleep).play(t.Context(), steps)
-				})
-				return err
-			}
-			if err = try(steps); err != nil {
-				steps, err = shrink(steps, try)
-				t.Fatalf("Config.Seed %d, shrunk to %d steps: %v", seed, len(steps), err)
+			if err := cfg.random(t, seed); err != nil {
+				t.Fatalf("Config.Seed %d: %v", seed, err)
 			}
 		}
 	})
-	for _, c := range checks {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			cfg.Bubble(t, func(t *testing.T) { //nolint:thelper // not one
-				if err := c.run(t.Context(), &rig{engine: cfg.New(t), name: newName(), sleep: cfg.Sleep}); err != nil {
-					t.Error(err)
-				}
-			})
+}
+
+// check runs one directed case.
+func (cfg *Config) check(t *testing.T, c check) (err error) {
+	t.Helper()
+	cfg.Bubble(t, func(t *testing.T) { //nolint:thelper // not one
+		err = c.run(t.Context(), &rig{engine: cfg.New(t), name: newName(), sleep: cfg.Sleep})
+	})
+	return err
+}
+
+// random plays one sequence, and if it fails the shortest part of it that does.
+func (cfg *Config) random(t *testing.T, seed uint64) error {
+	t.Helper()
+	play := func(steps []step) (err error) {
+		cfg.Bubble(t, func(t *testing.T) { //nolint:thelper // not one
+			err = newWorld(cfg.New(t), newName(), cfg.Sleep).play(t.Context(), steps)
 		})
+		return err
 	}
+	steps, err := shrink(sequence(seed, cfg.Steps), play)
+	if err != nil {
+		return fmt.Errorf("shrunk to %d steps: %w", len(steps), err)
+	}
+	return nil
 }
 
 func newName() string { return "brokertest" + strconv.FormatInt(names.Add(1), 10) }
@@ -112,8 +130,9 @@ func sequence(seed uint64, n int) []step {
 
 // check is a directed case.
 type check struct {
-	name string
-	run  func(ctx context.Context, r *rig) error
+	name   string
+	run    func(ctx context.Context, r *rig) error
+	parted bool // it is for engines with several partitions as well
 }
 
 // rig is an engine and one of its queues, with short ways to call it.
@@ -127,5 +146,3 @@ type rig struct {
 
 // failed is an error of a check.
 func failed(format string, args ...any) error { return fmt.Errorf(format, args...) } //nolint:goerr113 // a test's message
-
-var checks []check

@@ -15,3 +15,11 @@ func TestMemory(t *testing.T) {
 		Bubble: synctest.Test,
 	})
 }
+
+func TestMemoryWithPartitions(t *testing.T) {
+	t.Parallel()
+	brokertest.Run(t, brokertest.Config{
+		New:    func(testing.TB) brokertest.Engine { return &queue.Memory{Partitions: 5} },
+		Bubble: synctest.Test,
+	})
+}

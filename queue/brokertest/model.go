@@ -370,7 +370,7 @@ func (m *model) giveBackOthers(call queue.Call) {
 	}
 	slices.SortFunc(others, func(a, b *lane) int { return a.claim - b.claim })
 	for _, l := range others {
-		m.giveBack(l)
+		m.settle(l, queue.Settlement{Action: queue.Release}, nil)
 		m.derive()
 	}
 }

@@ -716,14 +716,14 @@ func (w *world) empty(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+			if round > 1000 {
+				return broken(onePlace, "it never comes to an end: %+v", stats)
+			}
 			if len(c.Jobs) > 0 || c.DueIn == 1 {
 				continue
 			}
 			if stats.Jobs+stats.Scheduled == 0 && stats.Held == 0 {
 				break
-			}
-			if round > 1000 {
-				return broken(onePlace, "these jobs never come up: %+v", stats)
 			}
 			w.sleep(10 * unit) // leases end, what is due comes up
 		}
