@@ -11,11 +11,13 @@ import (
 // deafBroker is a memory broker whose connection fails in chosen ways.
 type deafBroker struct {
 	*queue.Memory
-	deaf  atomic.Bool  // heartbeats fail
-	away  atomic.Bool  // everything fails
-	mute  atomic.Bool  // Wait never returns
-	hangs atomic.Int64 // so many heartbeats hang
-	calls atomic.Int64
+	deaf   atomic.Bool  // heartbeats fail
+	away   atomic.Bool  // everything fails
+	mute   atomic.Bool  // Wait never returns
+	hangs  atomic.Int64 // so many heartbeats hang
+	calls  atomic.Int64
+	beats  atomic.Int64
+	leases atomic.Int64 // given out
 
 	useless bool // Wait returns at once, with waitErr
 	waitErr error
@@ -28,10 +30,13 @@ func (b *deafBroker) Claim(ctx context.Context, name string, call queue.Call) (q
 	if b.away.Load() {
 		return queue.Claimed{}, errAway
 	}
-	return b.Memory.Claim(ctx, name, call)
+	c, err := b.Memory.Claim(ctx, name, call)
+	b.leases.Add(int64(len(c.Jobs)))
+	return c, err
 }
 
 func (b *deafBroker) Extend(ctx context.Context, name string, beat queue.Heartbeat) (queue.Extended, error) {
+	b.beats.Add(1)
 	if b.hangs.Add(-1) >= 0 {
 		<-ctx.Done()
 		return queue.Extended{}, ctx.Err()

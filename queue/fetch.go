@@ -19,6 +19,7 @@ type fetcher struct {
 	// guarded by w.mu
 	held    map[Token]*running
 	settled []settled
+	hungry  bool // it found no slot
 }
 
 // settled is a settlement on its way to the broker.
@@ -113,6 +114,7 @@ func (f *fetcher) take(maxSlots int) ([]settled, int) {
 		slots = min(slots, (w.free+n-1)/n)
 	}
 	w.free -= slots
+	f.hungry = slots == 0
 	return settle, slots
 }
 
@@ -136,11 +138,10 @@ func (f *fetcher) claim(ctx, base context.Context, settle []settled, slots int) 
 		claimed, err := f.callBroker(base, call)
 		f.unsure = err != nil
 		if err == nil {
-			w.mu.Lock()
-			w.free += slots - len(claimed.Jobs)
-			w.mu.Unlock()
-			if len(f.w.fetchers) > 1 && len(claimed.Jobs) < slots {
-				w.pokeAll() // another partition may have waited for these
+			if n := slots - len(claimed.Jobs); n > 0 {
+				w.mu.Lock()
+				w.giveSlots(n)
+				w.mu.Unlock()
 			}
 			f.settledBy(ctx, settle, claimed)
 			return claimed, true
@@ -151,7 +152,7 @@ func (f *fetcher) claim(ctx, base context.Context, settle []settled, slots int) 
 		wait(ctx, rand.N(min(backstop, 100*time.Millisecond<<min(failures, 10))))
 		if ctx.Err() != nil {
 			w.mu.Lock()
-			w.free += slots
+			w.giveSlots(slots)
 			f.settled = append(settle, f.settled...)
 			w.mu.Unlock()
 			return Claimed{}, false

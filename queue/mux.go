@@ -12,12 +12,16 @@ import (
 
 // Handler handles one job. nil means that the job is done. An error means that it comes again,
 // unless a Permanent() bool method of it (see [Permanent]) says true; an error with a
-// RetryAfter() time.Duration method puts the job off for that long without counting a failure.
+// RetryAfter() time.Duration method puts the job off for that long without counting a failure, and if it has a
+// ParkGroup() bool method that says true, all other jobs of its group with it.
 type Handler = func(ctx context.Context, job Job) error
 
 // Mux finds the handler of a job by its kind. Fill it before it is used; after that it is safe for
 // concurrent use.
-type Mux struct{ handlers map[string]Handler }
+type Mux struct {
+	handlers   map[string]Handler
+	middleware []func(Handler) Handler
+}
 
 // NewMux makes an empty Mux.
 func NewMux() *Mux { return &Mux{handlers: map[string]Handler{}} }
@@ -31,6 +35,23 @@ func (m *Mux) Handle(kind string, h Handler) {
 		panic(fmt.Sprintf("queue: kind %q has a handler already", kind))
 	}
 	m.handlers[kind] = h
+}
+
+// Use wraps all handlers of the mux, those registered before and after, in middleware. The first is the outermost.
+func (m *Mux) Use(middleware ...func(next Handler) Handler) {
+	m.middleware = append(m.middleware, middleware...)
+}
+
+// wrapped are the handlers as they are called.
+func (m *Mux) wrapped() map[string]Handler {
+	all := maps.Clone(m.handlers)
+	for kind, h := range all {
+		for _, wrap := range slices.Backward(m.middleware) {
+			h = wrap(h)
+		}
+		all[kind] = h
+	}
+	return all
 }
 
 // Has says whether a kind has a handler.

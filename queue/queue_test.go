@@ -410,7 +410,7 @@ func TestDeadWorkersLeaseIsTakenUpPromptlyBesideManyLongHandlers(t *testing.T) {
 	})
 }
 
-func TestWhatErrorsMean(t *testing.T) {
+func TestPanicAndGoexitInAHandlerAreFailedAttemptsAndTheWorkerLives(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		err       func() error
@@ -475,7 +475,7 @@ type busy struct{ after time.Duration }
 func (b busy) Error() string             { return "busy" }
 func (b busy) RetryAfter() time.Duration { return b.after }
 
-// TRAPS: snooze_and_park_spend_no_attempt_and_keep_order (park comes with the whole model)
+// TRAPS: snooze_and_park_spend_no_attempt_and_keep_order (the worker's half of snooze)
 func TestSnoozeSpendsNoAttemptAndKeepsOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -553,7 +553,7 @@ func TestLostLeaseCancelsTheHandler(t *testing.T) {
 }
 
 // TRAPS: broker_away_means_backoff_with_jitter_not_a_busy_loop
-func TestBrokerAwayMeansBackoffNotABusyLoop(t *testing.T) {
+func TestBrokerAwayMeansBackoffWithJitterNotABusyLoop(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := &deafBroker{Memory: new(queue.Memory)}
@@ -697,7 +697,7 @@ func TestIdleWorkerDoesNotPoll(t *testing.T) {
 }
 
 // TRAPS: shutdown_gives_leases_back_in_order_without_spending_attempts (the worker's half)
-func TestShutdown(t *testing.T) {
+func TestShutdownGivesLeasesBackInOrderWithoutSpendingAttempts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := new(queue.Memory)
@@ -896,7 +896,7 @@ func TestDeadline(t *testing.T) {
 }
 
 // TRAPS: poison_head_of_a_strict_lane_blocks_only_its_lane; its_successors_run_after_it_is_dead
-func TestPoisonHeadBlocksOnlyItsLane(t *testing.T) {
+func TestPoisonHeadOfAStrictLaneBlocksOnlyItsLane(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, new(queue.Memory))

@@ -54,7 +54,7 @@ func (r *running) ignored() {
 	}
 	w.zombie(r)
 	w.mu.Unlock()
-	w.pokeAll()
+	poke(r.f.poke)
 	ctx := context.Background()
 	w.q.log.LogAttrs(ctx, slog.LevelError, "queue: handler ignores the end of its context; it has lost its slot", r.attrs()...)
 	if w.q.cfg.Hooks.Zombie != nil {
@@ -67,7 +67,7 @@ func (w *worker) zombie(r *running) {
 	delete(r.f.held, r.token)
 	r.gone = true
 	if w.zombies++; w.zombies <= w.cfg.Concurrency {
-		w.free++
+		w.giveSlots(1)
 	} else {
 		w.owed++
 	}
@@ -89,7 +89,7 @@ func (f *fetcher) start(base context.Context, lease *Lease) {
 	if unready != nil {
 		w.mu.Lock()
 		f.settled = append(f.settled, settled{Settlement: *unready, job: lease.Job})
-		w.free++
+		w.giveSlots(1)
 		w.mu.Unlock()
 		poke(f.poke)
 		return
@@ -132,7 +132,7 @@ func (w *worker) ready(lease *Lease) (Handler, *Settlement) {
 		w.q.log.LogAttrs(context.Background(), slog.LevelError, "queue: job can't be read", slog.String(logToken, string(lease.Token)), slog.Any(logError, lease.Err))
 		return nil, &s
 	}
-	h := w.mux.handlers[job.Kind]
+	h := w.handlers[job.Kind]
 	if h == nil {
 		s := w.unknownThing(lease, job.Kind, ErrNoHandler)
 		return nil, &s
@@ -255,10 +255,9 @@ func (w *worker) finish(r *running, s Settlement, err error) {
 		w.zombies--
 		if w.owed > 0 {
 			w.owed--
-			w.free++
+			w.giveSlots(1)
 		}
 		w.mu.Unlock()
-		w.pokeAll()
 		return
 	}
 	delete(r.f.held, r.token)
@@ -275,19 +274,20 @@ func (w *worker) finish(r *running, s Settlement, err error) {
 		job.Payload = nil
 		r.f.settled = append(r.f.settled, settled{s, job, err})
 	}
-	w.free++
+	w.giveSlots(1)
 	w.mu.Unlock()
-	if len(w.fetchers) > 1 {
-		w.pokeAll()
-		return
-	}
 	poke(r.f.poke)
+	poke(w.returned)
 }
 
-// pokeAll tells every fetcher that there may be a slot.
-func (w *worker) pokeAll() {
+// giveSlots frees slots, and tells the fetchers that have waited for one. The caller holds mu.
+func (w *worker) giveSlots(n int) {
+	w.free += n
 	for _, f := range w.fetchers {
-		poke(f.poke)
+		if f.hungry {
+			f.hungry = false
+			poke(f.poke)
+		}
 	}
 }
 

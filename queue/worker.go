@@ -118,14 +118,15 @@ func (cfg *WorkerConfig) check() error {
 
 // worker is one Run: a fetcher for each partition, a heartbeat, and the handlers' goroutines.
 type worker struct {
-	q       *Queue
-	mux     *Mux
-	cfg     WorkerConfig
-	process string
+	q        *Queue
+	handlers map[string]Handler // by kind
+	cfg      WorkerConfig
+	process  string
 
 	fetchers []*fetcher
 	reports  chan struct{}  // there is progress for the heartbeat to carry
 	trims    chan struct{}  // a job has died
+	returned chan struct{}  // a handler has
 	stopped  chan time.Time // when ctx ended
 
 	mu      sync.Mutex
@@ -138,7 +139,7 @@ type worker struct {
 
 func newWorker(q *Queue, mux *Mux, cfg WorkerConfig) *worker {
 	w := &worker{
-		q: q, mux: mux, cfg: cfg, process: newID(), free: cfg.Concurrency, reports: make(chan struct{}, 1), trims: make(chan struct{}, 1), stopped: make(chan time.Time, 1),
+		q: q, handlers: mux.wrapped(), cfg: cfg, process: newID(), free: cfg.Concurrency, reports: make(chan struct{}, 1), trims: make(chan struct{}, 1), returned: make(chan struct{}, 1), stopped: make(chan time.Time, 1),
 		unknown: map[string]time.Time{}, pacers: map[string]*pacer{},
 	}
 	for kind, l := range cfg.Rates {
@@ -315,7 +316,7 @@ func (w *worker) drain(base context.Context) {
 	for expired := false; w.busy() && !expired; {
 		w.settleAll(base, end)
 		select {
-		case <-w.fetchers[0].poke: // finish pokes them all
+		case <-w.returned:
 		case <-again.C:
 		case <-deadline.C:
 			expired = true
@@ -329,7 +330,7 @@ func (w *worker) drain(base context.Context) {
 		defer grace.Stop()
 		for expired := false; w.busy() && !expired; {
 			select {
-			case <-w.fetchers[0].poke:
+			case <-w.returned:
 			case <-grace.C:
 				expired = true
 			}

@@ -246,7 +246,7 @@ func TestSuiteRefutesBrokenEngines(t *testing.T) {
 			for i := range c.Jobs {
 				c.Jobs[i].Job.Attempts += c.Jobs[i].Job.Crashes
 			}
-		})}, "JobWhoseWorkerDiedIsTakenOver"},
+		})}, "JobWhoseWorkerDiedIsInExactlyOneStructureAndIsTakenOver"},
 		"loses what is released": {broken{claim: settling(func(_ *broken, s *queue.Settlement) {
 			if s.Action == queue.Release {
 				s.Action = queue.Ack
@@ -261,8 +261,8 @@ func TestSuiteRefutesBrokenEngines(t *testing.T) {
 			if s.Action == queue.Snooze {
 				s.Action = queue.Retry
 			}
-		})}, "ParkAndSnoozeSpendNoAttemptAndKeepOrder"},
-		"does not park": {broken{claim: settling(func(_ *broken, s *queue.Settlement) { s.Park = false })}, "ParkAndSnoozeSpendNoAttemptAndKeepOrder"},
+		})}, "SnoozeAndParkSpendNoAttemptAndKeepOrder"},
+		"does not park": {broken{claim: settling(func(_ *broken, s *queue.Settlement) { s.Park = false })}, "SnoozeAndParkSpendNoAttemptAndKeepOrder"},
 		"bulk before live": {broken{enqueue: each(func(_ *broken, j *queue.Job) { j.Class = 1 - j.Class }), claim: answering(func(_ *broken, c *queue.Claimed) {
 			for i := range c.Jobs {
 				c.Jobs[i].Job.Class = 1 - c.Jobs[i].Job.Class
@@ -287,7 +287,7 @@ func TestSuiteRefutesBrokenEngines(t *testing.T) {
 		"drops progress": {broken{extend: func(b *broken, ctx context.Context, name string, beat queue.Heartbeat) (queue.Extended, error) {
 			beat.Progress = nil
 			return b.Memory.Extend(ctx, name, beat)
-		}}, "ProgressIsRejectedFromALostLease"},
+		}}, "ProgressNeverGoesBackAndIsRejectedFromALostLease"},
 		"keeps no results": {broken{claim: settling(func(_ *broken, s *queue.Settlement) { s.Result = nil })}, "StatusReadRightAfterEnqueueIsNeverUnknown"},
 		"knows a job's status too late": {broken{status: func(b *broken, ctx context.Context, name, id string) (queue.Status, error) {
 			if b.n++; b.n == 1 {

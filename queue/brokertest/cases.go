@@ -22,7 +22,8 @@ var checks = []check{
 	{name: "CallWithADeadContextChangesNothing", run: deadContext},
 	{name: "AckSentTwiceIsOkAndTheSecondChangesNothing", run: ackTwice},
 	{name: "HeartbeatOfALostLeaseCannotReviveIt", run: lateHeartbeat},
-	{name: "JobWhoseWorkerDiedIsTakenOver", run: takeover},
+	{name: "JobWhoseWorkerDiedIsInExactlyOneStructureAndIsTakenOver", run: takeover},
+	{name: "TakeoverNeverOverwritesACompletedJob", run: completed},
 	{name: "LeasesThatEndWhileNothingRunsGetOneMoreChance", run: away},
 	{name: "ForgottenAnswerGivesBackWhatTheProcessDoesNotKnowOf", run: forgottenAnswer},
 	{name: "ReleaseKeepsOrderAndAttempts", run: release},
@@ -31,7 +32,7 @@ var checks = []check{
 	{name: "BulkGetsItsShareAndNoMore", run: bulkShare},
 	{name: "PerGroupCapIsExactAfterCrashesAndExpiries", run: capExact},
 	{name: "WeightGivesSoManyLanesATurn", run: weight},
-	{name: "ParkAndSnoozeSpendNoAttemptAndKeepOrder", run: parkKeepsOrder},
+	{name: "SnoozeAndParkSpendNoAttemptAndKeepOrder", run: parkKeepsOrder},
 	{name: "DelayedJobsDueWhileNothingRanComeInDueOrder", run: dueOrder},
 	{name: "ClaimMovesAtMost128LateJobsAndSaysLookAgain", run: lateJobs},
 	{name: "HistoryKeepsTheFirstAndTheLastTenFailures", run: history},
@@ -39,7 +40,7 @@ var checks = []check{
 	{name: "DeadLettersAreFoundByEachField", run: findDead},
 	{name: "DeadLettersAndJobsComeInPages", run: pages},
 	{name: "StatusReadRightAfterEnqueueIsNeverUnknown", run: statusAtOnce},
-	{name: "ProgressIsRejectedFromALostLease", run: progressFenced},
+	{name: "ProgressNeverGoesBackAndIsRejectedFromALostLease", run: progressFenced},
 	{name: "PurgeOfManyIsResumableAndSparesWhatComesLater", run: purgeMany},
 	{name: "PauseHoldsAndResumeWakes", run: pauseAndResume},
 	{name: "WaitWakesForEverythingThatMakesWork", run: wakes},
@@ -274,6 +275,33 @@ func takeover(ctx context.Context, r *rig) error {
 	dead, err := r.engine.Dead(ctx, r.name, queue.DeadFilter{})
 	if err != nil || len(dead) != 1 || dead[0].Job.ID != "poison" || dead[0].Error != "crashed its worker 3 times" || len(dead[0].Job.History) != 3 {
 		return failed("the dead letters are %+v, %v", dead, err)
+	}
+	return nil
+}
+
+func completed(ctx context.Context, r *rig) error {
+	if _, err := r.enqueue(ctx, queue.Job{ID: "j", Key: "k", Track: true}); err != nil {
+		return err
+	}
+	c, err := r.claimBy(ctx, "slow", 1, time.Minute)
+	if err != nil {
+		return err
+	}
+	// It ends after its lease, before anybody has taken that up: done is done.
+	r.sleep(2 * time.Minute)
+	done, err := r.claimBy(ctx, "slow", 0, time.Minute, queue.Settlement{Token: c.Jobs[0].Token, Action: queue.Ack, Result: []byte("done")})
+	if err != nil || len(done.Lost) > 0 {
+		return failed("an Ack that nobody was faster than is lost: %+v, %v", done, err)
+	}
+	if err := r.pass(ctx, 3*time.Minute, time.Minute); err != nil {
+		return err
+	}
+	again, err := r.claimBy(ctx, "other", 1, time.Minute)
+	if err != nil || len(again.Jobs) > 0 {
+		return failed("a completed job was taken over: %v, %v", ids(again), err)
+	}
+	if s, err := r.engine.Status(ctx, r.name, "j"); err != nil || s.State != queue.Succeeded || string(s.Result) != "done" {
+		return broken(tracks, "its status is %+v, %v", s, err)
 	}
 	return nil
 }
