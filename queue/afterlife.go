@@ -447,17 +447,10 @@ func (q *machine) erase(s *stored) {
 	}
 }
 
-func (q *machine) letters(filter DeadFilter) []DeadLetter {
+// letters are the first dead letters that a filter picks, at most n.
+func (q *machine) letters(filter DeadFilter, n int) []DeadLetter {
 	var found []DeadLetter
-	if len(filter.IDs) > 0 && len(filter.IDs) < q.dead.order.Len() {
-		for _, id := range filter.IDs {
-			if g := q.dead.byID[id]; g != nil && filter.picks(g) {
-				found = append(found, g.letter())
-			}
-		}
-		return found
-	}
-	for e := q.dead.order.Front(); e != nil; e = e.Next() {
+	for e := q.dead.order.Front(); e != nil && len(found) < n; e = e.Next() {
 		if g := graveOf(e); filter.picks(g) {
 			found = append(found, g.letter())
 		}

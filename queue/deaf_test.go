@@ -35,6 +35,13 @@ func (b *deafBroker) Claim(ctx context.Context, name string, call queue.Call) (q
 	return c, err
 }
 
+func (b *deafBroker) Enqueue(ctx context.Context, name string, batch queue.Batch) ([]queue.Receipt, error) {
+	if b.away.Load() {
+		return nil, errAway
+	}
+	return b.Memory.Enqueue(ctx, name, batch)
+}
+
 func (b *deafBroker) Extend(ctx context.Context, name string, beat queue.Heartbeat) (queue.Extended, error) {
 	b.beats.Add(1)
 	if b.hangs.Add(-1) >= 0 {

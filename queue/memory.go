@@ -182,14 +182,15 @@ func (m *Memory) Dead(ctx context.Context, queue string, filter DeadFilter) ([]D
 		return nil, err
 	}
 	defer unlock()
+	n := cmp.Or(filter.Limit, pageLimit)
 	var found []DeadLetter
 	for _, q := range m.parts(queue) {
-		found = append(found, q.letters(filter)...)
+		found = append(found, q.letters(filter, n)...)
 	}
 	slices.SortFunc(found, func(a, b DeadLetter) int {
 		return cmp.Or(a.At.Compare(b.At), strings.Compare(a.Job.ID, b.Job.ID))
 	})
-	return found[:min(len(found), cmp.Or(filter.Limit, pageLimit))], nil
+	return found[:min(len(found), n)], nil
 }
 
 // Replay implements [Operator].

@@ -445,6 +445,7 @@ func TestFinishedJobsLeaveNothingBehindUnlessAsked(t *testing.T) {
 		}), queue.WorkerConfig{})
 		for i := range 12_000 {
 			enqueue(t, q, queue.Job{Kind: "k", Track: i%2 == 0, StatusFor: time.Hour}, queue.Job{Kind: "k", Key: "dies"})
+			time.Sleep(time.Millisecond)
 		}
 		time.Sleep(time.Minute)
 		stats, err := q.Stats(t.Context())
