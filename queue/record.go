@@ -179,7 +179,6 @@ func readRecord(b []byte) (j Job, err error) {
 	case len(b) < recordFixed:
 		return j, fmt.Errorf("queue: record ends after %d bytes; its fixed part alone has %d", len(b), recordFixed)
 	}
-	be := binary.BigEndian
 	flags := b[1]
 	if flags&flagBulk != 0 {
 		j.Class = Bulk
@@ -188,12 +187,12 @@ func readRecord(b []byte) (j Job, err error) {
 		j.Order = Relaxed
 	}
 	j.Track = flags&flagTracked != 0
-	for i, n := range [...]*int{&j.Attempts, &j.MaxAttempts, &j.Crashes, &j.MaxCrashes} {
-		*n = int(be.Uint32(b[2+4*i:]))
+	fixed := recordReader{b: b, at: 2}
+	j.Attempts, j.MaxAttempts, j.Crashes, j.MaxCrashes = fixed.count(), fixed.count(), fixed.count(), fixed.count()
+	j.Since, j.Deadline, j.StatusFor = fromMillis(fixed.int64()), fixed.span(), fixed.span()
+	if fixed.bad {
+		return j, fixed.damaged("its counts and times")
 	}
-	j.Since = fromMillis(int64(be.Uint64(b[18:])))                    //nolint:gosec // two's complement
-	j.Deadline = time.Duration(be.Uint64(b[26:])) * time.Millisecond  //nolint:gosec // as above
-	j.StatusFor = time.Duration(be.Uint64(b[34:])) * time.Millisecond //nolint:gosec // as above
 
 	r := recordReader{b: b, at: recordFixed}
 	var ends [6]int
@@ -215,7 +214,7 @@ func readRecord(b []byte) (j Job, err error) {
 	}
 	if history := r.section(); history.len() > 0 {
 		for history.len() > 0 && len(j.History) < 2*historyEnds {
-			j.History = append(j.History, Attempt{Number: history.uint32(), At: fromMillis(history.int64()), Error: string(history.take(history.uint16()))})
+			j.History = append(j.History, Attempt{Number: history.count(), At: fromMillis(history.int64()), Error: string(history.take(history.uint16()))})
 		}
 		if history.bad || history.len() > 0 {
 			return j, r.damaged("its history")
@@ -277,6 +276,20 @@ func (r *recordReader) int64() int64 {
 		return int64(binary.BigEndian.Uint64(b)) //nolint:gosec // two's complement
 	}
 	return 0
+}
+
+// count is a uint32 that a program has counted.
+func (r *recordReader) count() int {
+	n := r.uint32()
+	r.bad = r.bad || n > math.MaxInt32
+	return n
+}
+
+// span is a time.Duration in milliseconds.
+func (r *recordReader) span() time.Duration {
+	ms := r.int64()
+	r.bad = r.bad || ms < 0 || ms > int64(math.MaxInt64/time.Millisecond)
+	return time.Duration(ms) * time.Millisecond
 }
 
 // section takes a length and so many bytes.

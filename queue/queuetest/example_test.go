@@ -1,0 +1,40 @@
+package queuetest_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/breakwater-go/breakwater/queue"
+	"github.com/breakwater-go/breakwater/queue/queuetest"
+)
+
+var carrierAway = 2 // times
+
+// shipOrder is the reader's own handler.
+func shipOrder(context.Context, queue.Job) error {
+	if carrierAway--; carrierAway >= 0 {
+		return errors.New("carrier is away")
+	}
+	return nil
+}
+
+// The README shows this test.
+//
+//nolint:paralleltest // the test as a reader would write it
+func TestShip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := queuetest.New(t)
+		mux := queue.NewMux()
+		mux.Handle("ship", shipOrder)
+		_, err := q.Enqueue(t.Context(), queue.Job{Kind: "ship", Group: "a.myshopify.com", Key: "order/1"})
+		require.NoError(t, err)
+
+		result := q.Drain(t.Context(), mux) // runs until nothing is left; hours of back-off pass in no time
+		require.Empty(t, result.Died)
+		require.Len(t, result.Retried, 2)
+	})
+}

@@ -1,0 +1,217 @@
+// Package queuetest helps to test handlers of package queue, and code that enqueues.
+//
+//	synctest.Test(t, func(t *testing.T) {
+//		q := queuetest.New(t)
+//		// code under test enqueues into q.Queue
+//		q.RequireEnqueued("ship", nil)
+//		result := q.Drain(t.Context(), mux) // retries and schedules included: hours pass in no time
+//		require.Empty(t, result.Died)
+//	})
+package queuetest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/breakwater-go/breakwater/queue"
+)
+
+// Kit is a queue over a fresh broker in memory that sees what is enqueued. It is safe for concurrent use.
+type Kit struct {
+	*queue.Queue
+
+	t      testing.TB
+	broker *broker
+
+	mu      sync.Mutex
+	retried []Retried
+	told    map[string]bool // dead letters that a Drain has reported
+}
+
+// Result is what became of the jobs of one Drain.
+type Result struct {
+	Died    []queue.DeadLetter // in the order in which they died
+	Retried []Retried          // failed attempts after which the job came again
+}
+
+// Retried is one failed attempt.
+type Retried struct {
+	Job   queue.Job // without payload
+	Err   error
+	After time.Duration // how long it waited for the next one
+}
+
+// New makes a Kit. In a test that drains it, call it inside the synctest bubble.
+func New(t testing.TB) *Kit {
+	t.Helper()
+	k := &Kit{t: t, broker: &broker{Memory: new(queue.Memory)}, told: map[string]bool{}}
+	q, err := queue.New(k.broker, queue.Config{AllowVolatile: true, Hooks: queue.Hooks{Retried: func(_ context.Context, job queue.Job, err error, after time.Duration) {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.retried = append(k.retried, Retried{job, err, after})
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Queue = q
+	return k
+}
+
+// FailNext makes the next Enqueue fail with err: nothing of it is accepted.
+func (k *Kit) FailNext(err error) {
+	k.broker.mu.Lock()
+	defer k.broker.mu.Unlock()
+	k.broker.fail = append(k.broker.fail, err)
+}
+
+// Enqueued lists the jobs that were accepted so far, of all queues of the broker, duplicates left out.
+func (k *Kit) Enqueued() []queue.Job {
+	k.broker.mu.Lock()
+	defer k.broker.mu.Unlock()
+	return append([]queue.Job(nil), k.broker.jobs...)
+}
+
+// RequireEnqueued ends the test unless a job of the kind was accepted for which match says true; nil matches any. It
+// answers the first.
+func (k *Kit) RequireEnqueued(kind string, match func(job queue.Job) bool) queue.Job {
+	k.t.Helper()
+	var others []string
+	for _, j := range k.Enqueued() {
+		if j.Kind == kind && (match == nil || match(j)) {
+			return j
+		}
+		others = append(others, fmt.Sprintf("\n\t%s of group %q, key %q: %.200q", j.Kind, j.Group, j.Key, j.Payload))
+	}
+	what := "no job of kind " + kind + " that matches"
+	if match == nil {
+		what = "no job of kind " + kind
+	}
+	k.t.Fatalf("queuetest: %s was enqueued, but %d others:%s", what, len(others), strings.Join(others, ""))
+	return queue.Job{}
+}
+
+const longest = 90 * 24 * time.Hour // of a Drain, in virtual time
+
+// Drain runs the handlers of mux, one at a time, until no job is left that waits, is scheduled or is to be tried again, or
+// until ctx ends. It must be called in a synctest bubble, where waiting takes no time. A job that never comes to an end
+// (a paused queue, a parked group) ends the test after 90 days of virtual time.
+func (k *Kit) Drain(ctx context.Context, mux *queue.Mux) Result {
+	k.t.Helper()
+	k.requireBubble()
+	k.mu.Lock()
+	k.retried = nil
+	k.mu.Unlock()
+
+	work, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- k.Run(work, mux, queue.WorkerConfig{Concurrency: 1}) }()
+	var err error
+	begin := time.Now()
+	for pause := time.Millisecond; ctx.Err() == nil; pause = min(2*pause, time.Minute) {
+		synctest.Wait()
+		var stats queue.Stats
+		if stats, err = k.Stats(ctx); err != nil || stats.Jobs+stats.Scheduled == 0 {
+			break
+		}
+		if time.Since(begin) > longest {
+			err = fmt.Errorf("after 90 days there is still work: %+v", stats)
+			break
+		}
+		time.Sleep(pause)
+	}
+	stop()
+	if runErr := <-done; runErr != nil {
+		k.t.Fatalf("queuetest: Drain: %v", runErr)
+	}
+	if err != nil {
+		k.t.Fatalf("queuetest: Drain: %v", err)
+	}
+	return k.result()
+}
+
+// result is what has happened since the last Drain.
+func (k *Kit) result() Result {
+	k.t.Helper()
+	var r Result
+	filter := queue.DeadFilter{}
+	for {
+		page, err := k.Dead(context.Background(), filter)
+		if err != nil {
+			k.t.Fatalf("queuetest: Drain: %v", err)
+		}
+		if len(page) == 0 {
+			break
+		}
+		k.mu.Lock()
+		for _, d := range page {
+			mark := d.Job.ID + d.At.String()
+			if !k.told[mark] {
+				r.Died = append(r.Died, d)
+			}
+			k.told[mark] = true
+			filter.After, filter.AfterTime = d.Job.ID, d.At
+		}
+		k.mu.Unlock()
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	r.Retried = k.retried
+	return r
+}
+
+// requireBubble ends the test where time is real: a retry's hours would be hours.
+func (k *Kit) requireBubble() {
+	k.t.Helper()
+	defer func() {
+		if recover() != nil {
+			k.t.Fatal("queuetest: Drain needs virtual time: put the test into synctest.Test(t, func(t *testing.T) { … }), queuetest.New included")
+		}
+	}()
+	synctest.Wait() // panics outside of a bubble
+}
+
+// broker notes what is accepted, and fails when it is told to.
+type broker struct {
+	*queue.Memory
+
+	mu   sync.Mutex
+	fail []error
+	jobs []queue.Job
+}
+
+func (b *broker) Enqueue(ctx context.Context, name string, batch queue.Batch) ([]queue.Receipt, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.fail) > 0 {
+		err := b.fail[0]
+		b.fail = b.fail[1:]
+		return nil, err
+	}
+	receipts, err := b.Memory.Enqueue(ctx, name, batch)
+	for i, r := range receipts {
+		if !r.Duplicate {
+			b.jobs = append(b.jobs, batch.Jobs[i].Job)
+		}
+	}
+	return receipts, err
+}
+
+func (b *broker) Claim(ctx context.Context, name string, call queue.Call) (queue.Claimed, error) {
+	c, err := b.Memory.Claim(ctx, name, call)
+	if err != nil {
+		return c, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range call.Settle {
+		for _, e := range s.Enqueue {
+			b.jobs = append(b.jobs, e.Job)
+		}
+	}
+	return c, nil
+}
