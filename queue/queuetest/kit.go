@@ -112,7 +112,7 @@ func (k *Kit) Drain(ctx context.Context, mux *queue.Mux) Result {
 	go func() { done <- k.Run(work, mux, queue.WorkerConfig{Concurrency: 1}) }()
 	var err error
 	begin := time.Now()
-	for pause := time.Millisecond; ctx.Err() == nil; pause = min(2*pause, time.Minute) {
+	for pause := time.Millisecond; ctx.Err() == nil; pause = min(2*pause, max(time.Minute, time.Since(begin)/100)) {
 		synctest.Wait()
 		var stats queue.Stats
 		if stats, err = k.Stats(ctx); err != nil || stats.Jobs+stats.Scheduled == 0 {
