@@ -98,8 +98,8 @@ func (k *Kit) RequireEnqueued(kind string, match func(job queue.Job) bool) queue
 const longest = 90 * 24 * time.Hour // of a Drain, in virtual time
 
 // Drain runs the handlers of mux, one at a time, until no job is left that waits, is scheduled or is to be tried again, or
-// until ctx ends. It must be called in a synctest bubble, where waiting takes no time. A job that never comes to an end
-// (a paused queue, a parked group) ends the test after 90 days of virtual time.
+// until ctx ends. It must be called in a synctest bubble, where waiting takes no time. Work that does not come
+// to an end (the queue is paused; 90 days of virtual time have passed) ends the test.
 func (k *Kit) Drain(ctx context.Context, mux *queue.Mux) Result {
 	k.t.Helper()
 	k.requireBubble()
@@ -118,8 +118,8 @@ func (k *Kit) Drain(ctx context.Context, mux *queue.Mux) Result {
 		if stats, err = k.Stats(ctx); err != nil || stats.Jobs+stats.Scheduled == 0 {
 			break
 		}
-		if time.Since(begin) > longest {
-			err = fmt.Errorf("after 90 days there is still work: %+v", stats)
+		if stats.Paused || time.Since(begin) > longest {
+			err = fmt.Errorf("this work does not come to an end: %+v", stats)
 			break
 		}
 		time.Sleep(pause)

@@ -115,7 +115,7 @@ func TestWhatEndsATest(t *testing.T) {
 			mux := queue.NewMux()
 			mux.Handle("ship", func(context.Context, queue.Job) error { return nil })
 			q.Drain(t.Context(), mux)
-		}), "after 90 days there is still work")
+		}), "this work does not come to an end: {Jobs:1 Held:0")
 		assert.Contains(t, ends(func(tb testing.TB) { queuetest.New(tb).Drain(t.Context(), queue.NewMux()) }), "the mux has no handler")
 	})
 }
