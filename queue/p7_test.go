@@ -86,7 +86,9 @@ func TestLongErrorsAreCut(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, new(queue.Memory))
-		stop := work(t, q, muxOf("k", func(context.Context, queue.Job) error { return queue.Permanent(errors.New("x" + strings.Repeat("é", 5000))) }), queue.WorkerConfig{})
+		stop := work(t, q, muxOf("k", func(context.Context, queue.Job) error {
+			return queue.Permanent(errors.New("x" + strings.Repeat("é", 5000)))
+		}), queue.WorkerConfig{})
 		enqueue(t, q, queue.Job{Kind: "k"})
 		synctest.Wait()
 		stop()
