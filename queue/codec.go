@@ -161,7 +161,7 @@ func (c *aesGCM) Name() string { return "aes-gcm" }
 func (c *aesGCM) Encode(id string, payload []byte) ([]byte, error) {
 	gcm := c.keys[c.first]
 	out := make([]byte, 0, 2+len(c.first)+gcm.NonceSize()+len(payload)+gcm.Overhead())
-	out = append(out, aesFormat, byte(len(c.first)))
+	out = append(out, aesFormat, byte(len(c.first))) //nolint:gosec // AESGCM has checked it
 	out = append(out, c.first...)
 	nonce := out[len(out) : len(out)+gcm.NonceSize()]
 	_, _ = rand.Read(nonce) // never fails: crypto/rand

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"time"
@@ -142,9 +143,7 @@ func (w *worker) enqueueTick(ctx context.Context, p Periodic, at time.Time) {
 	}
 	job.Delay, job.NotBefore = 0, at
 	job.Headers = map[string]string{TickHeader: at.UTC().Format(time.RFC3339)}
-	for k, v := range p.Job.Headers {
-		job.Headers[k] = v
-	}
+	maps.Copy(job.Headers, p.Job.Headers)
 	for failures := 0; ctx.Err() == nil; failures++ {
 		if _, err := w.q.Enqueue(ctx, job); err == nil {
 			return

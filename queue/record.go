@@ -78,7 +78,7 @@ func (j Job) AppendBinary(b []byte) ([]byte, error) {
 	be := binary.BigEndian
 	b = append(b, recordFormat, flags)
 	for _, n := range [...]int{j.Attempts, j.MaxAttempts, j.Crashes, j.MaxCrashes} {
-		b = be.AppendUint32(b, uint32(min(max(n, 0), math.MaxInt32))) //nolint:gosec // bounded in this line
+		b = be.AppendUint32(b, uint32(min(max(n, 0), math.MaxInt32)))
 	}
 	for _, ms := range [...]int64{millis(j.Since), spanMillis(j.Deadline), spanMillis(j.StatusFor)} {
 		b = be.AppendUint64(b, uint64(ms)) //nolint:gosec // two's complement, read back the same way
@@ -86,13 +86,13 @@ func (j Job) AppendBinary(b []byte) ([]byte, error) {
 	for _, s := range texts {
 		b = append16(b, s)
 	}
-	b = be.AppendUint32(b, uint32(history)) //nolint:gosec // at most 20 short texts
+	b = be.AppendUint32(b, uint32(history))
 	for _, a := range j.History {
 		b = be.AppendUint32(b, uint32(a.Number))     //nolint:gosec // counts failures
 		b = be.AppendUint64(b, uint64(millis(a.At))) //nolint:gosec // as above
 		b = append16(b, cut(a.Error, historyText))
 	}
-	b = be.AppendUint32(b, uint32(headers)) //nolint:gosec // what fits into memory as headers
+	b = be.AppendUint32(b, uint32(headers))
 	if len(j.Headers) > 0 {
 		for _, k := range slices.Sorted(maps.Keys(j.Headers)) {
 			b = append16(b, k)

@@ -57,7 +57,7 @@ func TestGoldenRecords(t *testing.T) {
 		assert.Equal(t, job, got, name)
 		assert.Equal(t, byte(1), stored[0], "the format byte")
 		assert.Equal(t, uint32(job.Attempts), binary.BigEndian.Uint32(stored[2:]), "what scripts need stands at fixed places") //nolint:gosec // a small count
-		assert.Equal(t, uint64(job.Since.UnixMilli()), binary.BigEndian.Uint64(stored[18:]))                                   //nolint:gosec // after 1970
+		assert.Equal(t, uint64(job.Since.UnixMilli()), binary.BigEndian.Uint64(stored[18:]))
 	}
 }
 
@@ -82,7 +82,7 @@ func TestRecordsThatCantBeRead(t *testing.T) {
 	require.ErrorContains(t, job.UnmarshalBinary(nil), "record is empty")
 	require.ErrorContains(t, job.UnmarshalBinary([]byte{0}), "has format 0")
 	damaged := 0
-	for n := range len(whole) {
+	for n := range whole {
 		if err := job.UnmarshalBinary(whole[:n]); err != nil {
 			damaged++
 			require.NotErrorIs(t, err, queue.ErrNewerFormat)

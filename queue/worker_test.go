@@ -596,8 +596,8 @@ func TestClockOfAWorkerAnHourOffChangesNothing(t *testing.T) {
 			if typ == reflect.TypeFor[time.Time]() {
 				return []string{path}
 			}
-			for i := range typ.NumField() {
-				found = append(found, times(typ.Field(i).Type, path+"."+typ.Field(i).Name)...)
+			for field := range typ.Fields() {
+				found = append(found, times(field.Type, path+"."+field.Name)...)
 			}
 		default:
 		}

@@ -29,7 +29,7 @@ type broken struct {
 	status  func(b *broken, ctx context.Context, name, id string) (queue.Status, error)
 	limit   func(b *broken, ctx context.Context, name, group string, l queue.Limits) error
 
-	n    int
+	n    uint64
 	jobs []queue.Lease
 	keys map[string]string
 }
@@ -142,7 +142,7 @@ func TestSuiteRefutesBrokenEngines(t *testing.T) {
 			if len(c.Jobs) < call.Max && len(b.jobs) > 0 {
 				twice := b.jobs[len(b.jobs)-1]
 				b.n++
-				twice.Token += queue.Token("'" + strconv.Itoa(b.n))
+				twice.Token += queue.Token("'" + strconv.FormatUint(b.n, 10))
 				c.Jobs = append(slices.Clone(c.Jobs), twice)
 			}
 			b.jobs = append(b.jobs, c.Jobs...)
@@ -191,18 +191,18 @@ func TestSuiteRefutesBrokenEngines(t *testing.T) {
 			})
 			if len(back) > 0 {
 				b.n++
-				_, _ = b.Memory.Claim(ctx, name, queue.Call{Process: "starve", Number: uint64(b.n), Settle: back})
+				_, _ = b.Memory.Claim(ctx, name, queue.Call{Process: "starve", Number: b.n, Settle: back})
 			}
 			return c, err
 		}}, "GroupWith1000LanesDelaysAnotherGroupByAtMostOneRound"},
 		"leaks the count of a cap": {broken{limit: func(b *broken, ctx context.Context, name, group string, l queue.Limits) error {
-			b.n = l.Cap
+			b.n = uint64(max(l.Cap, 0))
 			return b.Memory.Limit(ctx, name, group, l)
 		}, claim: func(b *broken, ctx context.Context, name string, call queue.Call) (queue.Claimed, error) {
 			for _, s := range call.Settle {
 				if s.Action == queue.Retry && b.n > 1 {
 					b.n--
-					_ = b.Memory.Limit(ctx, name, "g", queue.Limits{Cap: b.n})
+					_ = b.Memory.Limit(ctx, name, "g", queue.Limits{Cap: int(b.n)}) //nolint:gosec // a small cap
 				}
 			}
 			return b.Memory.Claim(ctx, name, call)
@@ -229,12 +229,12 @@ func TestSuiteRefutesBrokenEngines(t *testing.T) {
 		}}, "DedupeHitReturnsTheFirstJobsID"},
 		"takes a batch twice": {broken{enqueue: func(b *broken, ctx context.Context, name string, batch queue.Batch) ([]queue.Receipt, error) {
 			b.n++
-			batch.ID += strconv.Itoa(b.n)
+			batch.ID += strconv.FormatUint(b.n, 10)
 			return b.Memory.Enqueue(ctx, name, batch)
 		}}, "1. Each accepted job is in exactly one place"},
 		"forgets its answers": {broken{claim: func(b *broken, ctx context.Context, name string, call queue.Call) (queue.Claimed, error) {
 			b.n++
-			call.Number = uint64(b.n)
+			call.Number = b.n
 			call.Again = false
 			return b.Memory.Claim(ctx, name, call)
 		}}, "Lost replies"},

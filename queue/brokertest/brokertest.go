@@ -65,7 +65,7 @@ func Run(t *testing.T, cfg Config) {
 	}
 	cfg.Sequences = cmp.Or(cfg.Sequences, 100)
 	cfg.Steps = cmp.Or(cfg.Steps, 120)
-	cfg.Seed = cmp.Or(cfg.Seed, uint64(time.Now().UnixNano())) //nolint:gosec // any seed will do
+	cfg.Seed = cmp.Or(cfg.Seed, uint64(time.Now().UnixNano()))
 	parted := cfg.New(t).Info().Partitions > 1
 	for _, c := range checks {
 		if parted && !c.parted {
@@ -84,7 +84,7 @@ func Run(t *testing.T, cfg Config) {
 	t.Run("RandomOperationsAsTheModel", func(t *testing.T) {
 		t.Parallel()
 		for i := range cfg.Sequences {
-			seed := cfg.Seed + uint64(i) //nolint:gosec // counts
+			seed := cfg.Seed + uint64(i)
 			if err := cfg.random(t, seed); err != nil {
 				t.Fatalf("Config.Seed %d: %v", seed, err)
 			}
@@ -120,7 +120,7 @@ func (cfg *Config) random(t *testing.T, seed uint64) error {
 func newName() string { return "brokertest" + strconv.FormatInt(names.Add(1), 10) }
 
 func sequence(seed uint64, n int) []step {
-	rng := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test's sequence
+	rng := rand.New(rand.NewPCG(seed, 0))
 	steps := make([]step, n)
 	for i := range steps {
 		steps[i] = step(rng.Uint64())
@@ -145,4 +145,4 @@ type rig struct {
 }
 
 // failed is an error of a check.
-func failed(format string, args ...any) error { return fmt.Errorf(format, args...) } //nolint:goerr113 // a test's message
+func failed(format string, args ...any) error { return fmt.Errorf(format, args...) }

@@ -100,8 +100,9 @@ func (r *rig) claimBy(ctx context.Context, process string, n int, lease time.Dur
 	return r.engine.Claim(ctx, r.name, queue.Call{Process: process, Number: r.number, Max: n, Lease: lease, Settle: settle})
 }
 
-// pass lets time pass with somebody looking for work, as in a queue whose workers live.
-func (r *rig) pass(ctx context.Context, d, lease time.Duration) error {
+// pass lets time pass with somebody looking for work, as in a queue whose workers live; their leases are a minute.
+func (r *rig) pass(ctx context.Context, d time.Duration) error {
+	const lease = time.Minute
 	for left := d; left > 0; left -= lease / 3 {
 		r.sleep(min(left, lease/3))
 		if left > lease/3 {
@@ -157,7 +158,7 @@ func dedupeHit(ctx context.Context, r *rig) error {
 		return err
 	}
 	want := []queue.Receipt{{ID: "first"}, {ID: "first", Duplicate: true}, {ID: "other"}}
-	if got := append(first, again...); !slices.Equal(got, want) {
+	if got := slices.Concat(first, again); !slices.Equal(got, want) {
 		return failed("the receipts are %+v; want %+v", got, want)
 	}
 	c, err := r.claim(ctx, 10)
@@ -225,7 +226,7 @@ func lateHeartbeat(ctx context.Context, r *rig) error {
 	if err != nil {
 		return err
 	}
-	if err := r.pass(ctx, 2*time.Minute, time.Minute); err != nil {
+	if err := r.pass(ctx, 2*time.Minute); err != nil {
 		return err
 	}
 	second, err := r.claimBy(ctx, "second", 1, time.Minute)
@@ -264,7 +265,7 @@ func takeover(ctx context.Context, r *rig) error {
 				return failed("a lease that nobody took is lost: %+v, %v", e, err)
 			}
 		}
-		if err := r.pass(ctx, 90*time.Second, time.Minute); err != nil {
+		if err := r.pass(ctx, 90*time.Second); err != nil {
 			return err
 		}
 	}
@@ -293,7 +294,7 @@ func completed(ctx context.Context, r *rig) error {
 	if err != nil || len(done.Lost) > 0 {
 		return failed("an Ack that nobody was faster than is lost: %+v, %v", done, err)
 	}
-	if err := r.pass(ctx, 3*time.Minute, time.Minute); err != nil {
+	if err := r.pass(ctx, 3*time.Minute); err != nil {
 		return err
 	}
 	again, err := r.claimBy(ctx, "other", 1, time.Minute)
@@ -514,7 +515,7 @@ func capExact(ctx context.Context, r *rig) error {
 			return broken(underCap, "in round %d %d jobs more were claimed, %v", round, len(more.Jobs), err)
 		}
 		if action == 0 { // the worker dies
-			if err := r.pass(ctx, 3*lease, lease); err != nil {
+			if err := r.pass(ctx, 3*lease); err != nil {
 				return err
 			}
 			continue
@@ -879,7 +880,7 @@ func progressFenced(ctx context.Context, r *rig) error {
 			return err
 		}
 	}
-	if err := r.pass(ctx, 2*time.Minute, time.Minute); err != nil {
+	if err := r.pass(ctx, 2*time.Minute); err != nil {
 		return err
 	}
 	second, err := r.claimBy(ctx, "second", 1, time.Minute)

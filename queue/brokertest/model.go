@@ -81,19 +81,19 @@ const (
 )
 
 type lane struct {
-	group, key, id string // id is that of the job of a lane without a key
-	class          queue.Class
-	jobs           []*job
-	state          int
-	place          int // while ready, where in its group's list
-	released       bool
-	spared         bool // its lease has ended once for want of anybody who could extend it
-	claim          int  // when it was last leased
-	token          queue.Token
-	process        string
-	lease          time.Duration
-	at             time.Duration // while leased, the lease's end; while waiting, when the head is due
-	armed          int
+	group, key string
+	class      queue.Class
+	jobs       []*job
+	state      int
+	place      int // while ready, where in its group's list
+	released   bool
+	spared     bool // its lease has ended once for want of anybody who could extend it
+	claim      int  // when it was last leased
+	token      queue.Token
+	process    string
+	lease      time.Duration
+	at         time.Duration // while leased, the lease's end; while waiting, when the head is due
+	armed      int
 }
 
 type letter struct {
@@ -155,7 +155,7 @@ func (m *model) derive() {
 	for c := range m.rings {
 		var may []string
 		for _, l := range m.lanes {
-			if !slices.Contains(may, l.group) && m.may(l.group, queue.Class(c)) { //nolint:gosec // 0 or 1
+			if !slices.Contains(may, l.group) && m.may(l.group, queue.Class(c)) {
 				may = append(may, l.group)
 			}
 		}

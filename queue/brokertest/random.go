@@ -86,7 +86,7 @@ func (w *world) play(ctx context.Context, steps []step) error {
 	}
 	w.start = stats.Now
 	for _, s := range steps {
-		rng := rand.New(rand.NewPCG(uint64(s), 1)) //nolint:gosec // a test's sequence
+		rng := rand.New(rand.NewPCG(uint64(s), 1))
 		err := w.do(ctx, rng)
 		if err == nil {
 			err = w.compare(ctx)
@@ -349,16 +349,17 @@ func (w *world) describeSettlement(s queue.Settlement) string {
 	if l := w.models.queue(w.name).byToken(s.Token); l != nil {
 		id = l.jobs[0].ID
 	}
+	said := []string{name, id}
 	if s.After > 0 {
-		name += " for " + s.After.String()
+		said = append(said, "for "+s.After.String())
 	}
 	if s.Park {
-		name += " and park"
+		said = append(said, "and park")
 	}
 	for _, e := range s.Enqueue {
-		name += " enqueueing " + describe(e) + " in " + strconv.Quote(e.Queue)
+		said = append(said, "enqueueing "+describe(e)+" in "+strconv.Quote(e.Queue))
 	}
-	return name + " " + id
+	return strings.Join(said, " ")
 }
 
 func (w *world) claimAgain(ctx context.Context, p int) error {

@@ -31,7 +31,7 @@ func (f *fake) Fatal(args ...any) {
 func (f *fake) Fatalf(format string, args ...any) { f.Fatal(fmt.Sprintf(format, args...)) }
 
 // ends says how do ended its test.
-func ends(do func(t testing.TB)) (said string) {
+func ends(do func(fails *fake)) (said string) {
 	f := &fake{}
 	defer func() {
 		if v := recover(); v != nil && v != any(f) {
@@ -96,19 +96,19 @@ func TestFailNext(t *testing.T) {
 
 func TestWhatEndsATest(t *testing.T) {
 	t.Parallel()
-	assert.Contains(t, ends(func(tb testing.TB) {
+	assert.Contains(t, ends(func(tb *fake) {
 		q := queuetest.New(tb)
 		_, _ = q.Enqueue(t.Context(), queue.Job{Kind: "other", Group: "g", Key: "k", Payload: []byte("body")})
 		q.RequireEnqueued("ship", nil)
 	}), "no job of kind ship was enqueued, but 1 others:\n\tother of group \"g\", key \"k\": \"body\"")
-	assert.Contains(t, ends(func(tb testing.TB) {
+	assert.Contains(t, ends(func(tb *fake) {
 		q := queuetest.New(tb)
 		_, _ = q.Enqueue(t.Context(), queue.Job{Kind: "ship"})
 		q.RequireEnqueued("ship", func(queue.Job) bool { return false })
 	}), "no job of kind ship that matches")
-	assert.Contains(t, ends(func(tb testing.TB) { queuetest.New(tb).Drain(t.Context(), queue.NewMux()) }), "Drain needs virtual time")
+	assert.Contains(t, ends(func(tb *fake) { queuetest.New(tb).Drain(t.Context(), queue.NewMux()) }), "Drain needs virtual time")
 	synctest.Test(t, func(t *testing.T) {
-		assert.Contains(t, ends(func(tb testing.TB) {
+		assert.Contains(t, ends(func(tb *fake) {
 			q := queuetest.New(tb)
 			_, _ = q.Enqueue(t.Context(), queue.Job{Kind: "ship"})
 			require.NoError(t, q.Pause(t.Context()))
@@ -116,7 +116,7 @@ func TestWhatEndsATest(t *testing.T) {
 			mux.Handle("ship", func(context.Context, queue.Job) error { return nil })
 			q.Drain(t.Context(), mux)
 		}), "this work does not come to an end: {Jobs:1 Held:0")
-		assert.Contains(t, ends(func(tb testing.TB) { queuetest.New(tb).Drain(t.Context(), queue.NewMux()) }), "the mux has no handler")
+		assert.Contains(t, ends(func(tb *fake) { queuetest.New(tb).Drain(t.Context(), queue.NewMux()) }), "the mux has no handler")
 	})
 }
 
