@@ -31,7 +31,7 @@ func ship(_ context.Context, e webhook.Event[Order]) error {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
 
 	// The memory broker loses its jobs with the process; durable ones are on their way.
 	jobs, err := queue.New(new(queue.Memory), queue.Config{AllowVolatile: true, Logger: slog.Default()})

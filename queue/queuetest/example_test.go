@@ -3,6 +3,8 @@ package queuetest_test
 import (
 	"context"
 	"errors"
+	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -22,7 +24,7 @@ func shipOrder(context.Context, queue.Job) error {
 	return nil
 }
 
-// The README shows this test.
+// The README shows this test, see below.
 //
 //nolint:paralleltest // the test as a reader would write it
 func TestShip(t *testing.T) {
@@ -37,4 +39,16 @@ func TestShip(t *testing.T) {
 		require.Empty(t, result.Died)
 		require.Len(t, result.Retried, 2)
 	})
+}
+
+func TestREADMEShowsThatTest(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	source, err := os.ReadFile("example_test.go")
+	require.NoError(t, err)
+	_, shown, _ := strings.Cut(string(source), "a reader would write it\n")
+	shown, _, ok := strings.Cut(shown, "\n}\n")
+	require.True(t, ok)
+	require.Contains(t, string(readme), "```go\n"+shown+"\n}\n```\n")
 }
