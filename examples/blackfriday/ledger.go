@@ -29,6 +29,7 @@ type ledger struct {
 	OutOfOrder int `json:"out_of_order"`      // effects after one of an event that was sent when this one had been taken
 	Garbled    int `json:"garbled"`           // effects that name another shop, topic or resource than the event's
 	Overlaps   int `json:"overlaps"`          // repeated requests that met the event's first run
+	Abandoned  int `json:"workers_abandoned"` // workers that died between two steps of a job, which another took over
 
 	AckP50    float64 `json:"ack_p50_ms"` // of the acknowledgement, in real time
 	AckP99    float64 `json:"ack_p99_ms"`
@@ -100,7 +101,30 @@ func (s *side) ledger() ledger {
 		}
 	}
 	l.Reordered = s.reordered(began)
+	l.Abandoned = s.abandoned(effects)
 	return l
+}
+
+// abandoned counts the workers that died between two steps of a job, if the systems bear that out: an effect of
+// the event from before, and one from after by another worker, which had the job because the dead one's lease
+// had ended. A job that was given back, failed or done by a dead worker does not count.
+func (s *side) abandoned(effects []effect) int {
+	byEvent := map[string][]effect{}
+	for _, e := range effects {
+		byEvent[e.Event] = append(byEvent[e.Event], e)
+	}
+	workers := map[int]bool{}
+	for _, d := range s.systems.dead() {
+		before, after := false, false
+		for _, e := range byEvent[d.Event] {
+			before = before || e.Crashes <= d.Crashes
+			after = after || before && e.Crashes > d.Crashes && e.Worker != d.Worker
+		}
+		if after {
+			workers[d.Worker] = true
+		}
+	}
+	return len(workers)
 }
 
 // offers finds, for each event, when its first whole request began and when the integration had it for
@@ -216,6 +240,7 @@ func report(out io.Writer, classic, breakwater ledger) {
 	row("redelivered", count(func(l ledger) int { return l.Redelivered }))
 	row("given up by Shopify", count(func(l ledger) int { return l.GivenUp }))
 	row("subscriptions deleted", count(func(l ledger) int { return l.Deleted }))
+	row("workers abandoned mid-job", count(func(l ledger) int { return l.Abandoned }))
 	row("acknowledgement p50 / p99", func(l ledger) string { return fmt.Sprintf("%.1f / %.1f ms", l.AckP50, l.AckP99) })
 	row("quiet shops wait p50 / p99", func(l ledger) string { return fmt.Sprintf("%.0f / %.0f ms", l.QuietP50, l.QuietP99) })
 	row("for so many of their events", count(func(l ledger) int { return l.QuietDone }))
@@ -246,6 +271,7 @@ func judge(classic, breakwater ledger) (broken, weak string) {
 	}
 	// Not a broken promise, if all that was acknowledged is there, but a storm that this machine could not play.
 	check(&weaknesses, b.Acknowledged == b.Events, "breakwater: %d events were never acknowledged", b.Events-b.Acknowledged)
+	check(&weaknesses, b.Abandoned > 0, "breakwater: no worker was abandoned in the midst of a job that another took over")
 	c := classic
 	check(&weaknesses, c.Lost > 0 && c.Twice > 0 && c.OutOfOrder > 0,
 		"the classic side lost %d, did %d twice and %d out of order; want some of each", c.Lost, c.Twice, c.OutOfOrder)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -96,11 +97,46 @@ func TestWeakStormIsCalledWeak(t *testing.T) {
 	assert.Contains(t, weak, "classic: only 0 of")
 	assert.Contains(t, weak, "no repeated delivery met its first run")
 	assert.Contains(t, weak, "the classic side lost 0, did 0 twice and 0 out of order")
+	assert.Contains(t, weak, "breakwater: no worker was abandoned in the midst of a job that another took over")
 
 	s := perfect()
 	delete(s.acked, s.truth[0].ID)
 	_, weak = judge(clean, s.ledger())
 	assert.Contains(t, weak, "breakwater: 1 events were never acknowledged")
+}
+
+// A worker counts as abandoned mid-job only if the systems saw both: a step from before its death, and one from
+// after it by a worker that had the job because a lease had ended.
+func TestAbandonedWorkersAreSeenAtTheSystems(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		harm func(s *side, second *effect)
+		want int
+	}{
+		"as it should be":         {func(*side, *effect) {}, 1},
+		"it died twice":           {func(s *side, _ *effect) { s.systems.deaths = append(s.systems.deaths, s.systems.deaths...) }, 1},
+		"nobody died":             {func(s *side, _ *effect) { s.systems.deaths = nil }, 0},
+		"its job was given back":  {func(_ *side, second *effect) { second.Crashes = 0 }, 0},
+		"it went on itself":       {func(_ *side, second *effect) { second.Worker = 1 }, 0},
+		"the rest is lost":        {func(s *side, second *effect) { second.Event = s.truth[len(s.truth)-1].ID }, 0},
+		"it had done nothing yet": {func(s *side, _ *effect) { s.systems.effects[0].Crashes = 1 }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := perfect()
+			e := s.systems.effects
+			require.Equal(t, "orders/create", s.truth[0].Topic) // has a step in the database and one in the ERP
+			require.Equal(t, e[0].Event, e[1].Event)
+			e[0].Worker, e[1].Worker, e[1].Crashes, e[2].Worker, e[2].Crashes = 1, 2, 1, 2, 1
+			e[2].Event = s.truth[len(s.truth)-1].ID // two steps are enough
+			s.systems.deaths = []call{{Event: e[0].Event, Worker: 1}}
+			tt.harm(s, &e[1])
+			l := s.ledger()
+			assert.Equal(t, tt.want, l.Abandoned)
+			_, weak := judge(l, l)
+			assert.Equal(t, tt.want == 0, strings.Contains(weak, "no worker was abandoned"), weak)
+		})
+	}
 }
 
 // Events that were offered at the same time may take effect either way.

@@ -4,12 +4,13 @@
 //	go run ./examples/blackfriday
 //
 // The shops are played by webhooktest.Sender, in a process of its own for each side; the two
-// integrations are processes of their own too. This process plays the systems behind them, an ERP, a
-// database and a carrier: real HTTP servers that are slow and fail for a while. They count what arrives,
-// and at the end that is compared with what the storm's generator knows to have happened.
+// integrations are processes of their own too. Behind Breakwater's queue several workers share the work; they
+// die in the midst of jobs, all storm long, and others take the jobs over. This process plays the systems
+// behind both, an ERP, a database and a carrier: real HTTP servers that are slow and fail for a while. They
+// count what arrives, and at the end that is compared with what the storm's generator knows to have happened.
 //
-// Exit status 1: Breakwater broke a promise. 2: the storm was too weak to hurt the classic side, so that it
-// proved nothing. (go run prints the status and exits 1 for both.)
+// Exit status 1: Breakwater broke a promise. 2: the storm was too weak to hurt the classic side, or killed no
+// worker of the other, so that it proved nothing. (go run prints the status and exits 1 for both.)
 package main
 
 import (

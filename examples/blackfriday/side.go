@@ -15,7 +15,6 @@ type side struct {
 	name    string
 	o       options
 	truth   []event
-	want    int // effects, if each happens once
 	systems *systems
 	app     *child
 	url     string
@@ -29,9 +28,6 @@ type side struct {
 
 func newSide(name string, o options, truth []event) (*side, error) {
 	s := &side{name: name, o: o, truth: truth, acked: map[string]bool{}}
-	for _, e := range truth {
-		s.want += len(steps[e.Topic])
-	}
 	var err error
 	if s.systems, err = newSystems(o.Scale); err != nil {
 		return nil, err
@@ -60,13 +56,10 @@ func (s *side) run(ctx context.Context) error {
 	if err := s.listen(); err != nil {
 		return fmt.Errorf("the sender of the %s side: %w", s.name, err)
 	}
-	// The drain: until all is done, or nothing has happened for longer than any wait of a retry.
-	quiet := 3*time.Second + s.systems.scaled(30*time.Second)
-	for ctx.Err() == nil && s.systems.idle() < quiet && !s.complete() {
-		time.Sleep(50 * time.Millisecond)
-	}
-	// A second effect of something may still be on its way; it must not escape the count.
-	for ctx.Err() == nil && s.systems.idle() < s.systems.scaled(10*time.Second) {
+	// The drain: until nothing has happened for longer than any takeover and the wait of a retry, also when all
+	// is done: a second effect of something may still be on its way, and must not escape the count.
+	quiet := time.Second + takeover(s.o.Scale) + s.systems.scaled(10*time.Second)
+	for ctx.Err() == nil && s.systems.idle() < quiet {
 		time.Sleep(50 * time.Millisecond)
 	}
 	return ctx.Err()
@@ -94,19 +87,6 @@ func (s *side) listen() error {
 		}
 		s.mu.Unlock()
 	}
-}
-
-// complete says whether every effect that should happen has.
-func (s *side) complete() bool {
-	effects := s.systems.done()
-	if len(effects) < s.want {
-		return false
-	}
-	once := map[[2]string]bool{}
-	for _, e := range effects {
-		once[[2]string{e.Event, e.System}] = true
-	}
-	return len(once) == s.want
 }
 
 func (s *side) progress() string {

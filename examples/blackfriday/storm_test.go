@@ -31,6 +31,7 @@ func TestStorm(t *testing.T) {
 	b := result["breakwater"]
 	assert.Zero(t, b.Lost+b.Twice+b.OutOfOrder)
 	assert.Equal(t, b.Events, b.Acknowledged)
+	assert.Positive(t, b.Abandoned)
 	assert.Positive(t, result["classic"].Twice)
 }
 

@@ -16,6 +16,10 @@ type call struct {
 	Shop    string `json:"shop"`
 	Subject string `json:"subject"`
 	Topic   string `json:"topic"`
+
+	// Of the Breakwater side: which worker calls, and how many leases of the job ended before it had this one.
+	Worker  int `json:"worker,omitempty"`
+	Crashes int `json:"crashes,omitempty"`
 }
 
 // effect is a call that a system has carried out.
@@ -36,7 +40,8 @@ type systems struct {
 	mu      sync.Mutex
 	begin   time.Time
 	effects []effect
-	under   int // calls under way
+	deaths  []call // what each worker that died was about to do
+	under   int    // calls under way
 	last    time.Time
 }
 
@@ -64,6 +69,7 @@ func newSystems(scale float64) (*systems, error) {
 	s := &systems{scale: scale, url: "http://" + l.Addr().String()}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /{system}", s.serve)
+	mux.HandleFunc("POST /deaths", s.death)
 	s.srv = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = s.srv.Serve(l) }() // ends with stop
 	return s, nil
@@ -117,6 +123,20 @@ func (s *systems) serve(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// death takes note of a worker that died, and of what it was about to do.
+func (s *systems) death(w http.ResponseWriter, r *http.Request) {
+	var c call
+	if err := json.NewDecoder(r.Body).Decode(&c); err != nil {
+		http.Error(w, "bad call", http.StatusBadRequest)
+		return
+	}
+	s.mu.Lock()
+	s.deaths = append(s.deaths, c)
+	s.last = time.Now() // somebody will take its jobs over
+	s.mu.Unlock()
+	w.WriteHeader(http.StatusNoContent)
+}
+
 func (s *systems) scaled(d time.Duration) time.Duration { return time.Duration(float64(d) / s.scale) }
 
 // idle says for how long nothing has happened.
@@ -133,4 +153,10 @@ func (s *systems) done() []effect {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clip(s.effects)
+}
+
+func (s *systems) dead() []call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clip(s.deaths)
 }
