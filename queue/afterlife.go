@@ -22,6 +22,7 @@ type tracking struct {
 // grave is a dead letter.
 type grave struct {
 	job   *stored
+	id    string
 	group string
 	error string
 	at    time.Time
@@ -38,7 +39,7 @@ func (y *graveyard) add(g *grave) {
 	if y.byID == nil {
 		y.byID = map[string]*grave{}
 	}
-	y.byID[g.job.id] = g
+	y.byID[g.id] = g
 	before := y.order.Back()
 	for before != nil && g.before(graveOf(before)) {
 		before = before.Prev()
@@ -51,12 +52,12 @@ func (y *graveyard) add(g *grave) {
 }
 
 func (y *graveyard) remove(g *grave) {
-	delete(y.byID, g.job.id)
+	delete(y.byID, g.id)
 	y.order.Remove(g.place)
 }
 
 func (g *grave) before(o *grave) bool {
-	return g.at.Before(o.at) || g.at.Equal(o.at) && g.job.id < o.job.id
+	return g.at.Before(o.at) || g.at.Equal(o.at) && g.id < o.id
 }
 
 func graveOf(e *list.Element) *grave { return e.Value.(*grave) } //nolint:forcetypeassert // nothing else is put in
@@ -112,11 +113,11 @@ func (q *machine) freeKeyOf(job Job) {
 
 // track begins, or begins again, to keep a job's status.
 func (q *machine) track(s *stored, job Job) {
-	if old := q.tracked[s.id]; old != nil && old.job == nil {
+	if old := q.tracked[job.ID]; old != nil && old.job == nil {
 		heap.Remove(&q.ends, old.index)
 	}
-	s.track = &tracking{job: s, keep: job.StatusFor, status: Status{ID: s.id, Kind: job.Kind, Group: job.Group}}
-	q.tracked[s.id] = s.track
+	s.track = &tracking{job: s, keep: job.StatusFor, status: Status{ID: job.ID, Kind: job.Kind, Group: job.Group}}
+	q.tracked[job.ID] = s.track
 }
 
 // begin notes that a run begins.
@@ -155,17 +156,19 @@ func (q *machine) end(now tick, s *stored, state State, reason string) {
 // die buries a job and reports it.
 func (q *machine) die(now tick, s *stored, reason string, c *Claimed) {
 	q.bury(now, s, reason)
-	letter := q.dead.byID[s.id].letter()
+	letter := q.dead.byID[s.id()].letter()
 	letter.Job.Payload = nil
 	c.Died = append(c.Died, letter)
 }
+
+func (s *stored) id() string { return string(nameOf(s.record, nameID)) }
 
 // bury makes a job that is in no lane a dead letter.
 func (q *machine) bury(now tick, s *stored, reason string) {
 	reason = cut(reason, maxErrorLen)
 	q.end(now, s, Dead, reason)
 	job := s.job()
-	q.dead.add(&grave{job: s, group: job.Group, error: reason, at: q.space.timeOf(now).Truncate(time.Millisecond)})
+	q.dead.add(&grave{job: s, id: job.ID, group: job.Group, error: reason, at: q.space.timeOf(now).Truncate(time.Millisecond)})
 }
 
 func (g *grave) letter() DeadLetter { return DeadLetter{Job: g.job.job(), Error: g.error, At: g.at} }
@@ -428,15 +431,16 @@ func (q *machine) purge(filter PurgeFilter, upTo uint64) (erased int, done bool)
 // erase forgets a job wherever it is.
 func (q *machine) erase(s *stored) {
 	s.purged = true
-	q.freeKeyOf(s.job())
-	if t := q.tracked[s.id]; t != nil {
+	job := s.job()
+	q.freeKeyOf(job)
+	if t := q.tracked[job.ID]; t != nil {
 		if t.job == nil {
 			heap.Remove(&q.ends, t.index)
 		}
-		delete(q.tracked, s.id)
+		delete(q.tracked, job.ID)
 		s.track = nil
 	}
-	switch g := q.dead.byID[s.id]; {
+	switch g := q.dead.byID[job.ID]; {
 	case g != nil:
 		q.dead.remove(g)
 	case s.cancelled: // it is as good as gone, or has left with the head before it
@@ -461,10 +465,10 @@ func (q *machine) letters(filter DeadFilter, n int) []DeadLetter {
 func (f DeadFilter) picks(g *grave) bool {
 	if f.Group != "" && f.Group != g.group || f.Error != "" && !strings.Contains(g.error, f.Error) ||
 		!f.From.IsZero() && g.at.Before(f.From) || !f.Until.IsZero() && !g.at.Before(f.Until) ||
-		len(f.IDs) > 0 && !slices.Contains(f.IDs, g.job.id) {
+		len(f.IDs) > 0 && !slices.Contains(f.IDs, g.id) {
 		return false
 	}
-	if !f.AfterTime.IsZero() && (g.at.Before(f.AfterTime) || g.at.Equal(f.AfterTime) && g.job.id <= f.After) {
+	if !f.AfterTime.IsZero() && (g.at.Before(f.AfterTime) || g.at.Equal(f.AfterTime) && g.id <= f.After) {
 		return false
 	}
 	return f.Kind == "" || f.Kind == g.job.job().Kind

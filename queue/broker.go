@@ -23,7 +23,8 @@ type Broker interface {
 	// those without an ID were not accepted.
 	Enqueue(ctx context.Context, queue string, batch Batch) ([]Receipt, error)
 
-	// Claim settles jobs and then leases up to call.Max others, in one step. A call with the process
+	// Claim settles jobs and then leases up to call.Max others, in one step. It keeps nothing of the call's memory, and the
+	// caller changes nothing of the answer's. A call with the process
 	// and number of that process's last one gets the same answer and changes nothing, for ten minutes.
 	Claim(ctx context.Context, queue string, call Call) (Claimed, error)
 

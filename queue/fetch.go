@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -15,17 +16,19 @@ type fetcher struct {
 	number    uint64        // of the last Call
 	unsure    bool          // it may have been carried out, but no answer came
 	poke      chan struct{} // there is something to do
+	sending   []Settlement  // of the last Call
 
 	// guarded by w.mu
 	held    map[Token]*running
 	settled []settled
-	hungry  bool // it found no slot
+	spare   []settled // to become settled when that is sent
+	hungry  bool      // it found no slot
 }
 
 // settled is a settlement on its way to the broker.
 type settled struct {
 	Settlement
-	job Job   // its payload is not needed any more
+	job *Job
 	err error // of a Retry
 }
 
@@ -35,6 +38,7 @@ func (f *fetcher) fetch(ctx, base context.Context) {
 	waiting, early := false, 0
 	idle := min(backstop, f.w.cfg.Lease/2) // or the engine would take us for gone
 	for ctx.Err() == nil {
+		runtime.Gosched() // handlers that are about to return make the call's batch larger
 		settle, slots := f.take(maxClaim)
 		if len(settle) == 0 && slots == 0 {
 			select {
@@ -106,9 +110,12 @@ func (f *fetcher) take(maxSlots int) ([]settled, int) {
 	w := f.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n := min(len(f.settled), maxSettle)
-	settle := f.settled[:n:n]
-	f.settled = f.settled[n:]
+	settle := f.settled
+	if len(settle) <= maxSettle {
+		f.settled, f.spare = f.spare[:0], nil
+	} else {
+		settle, f.settled = settle[:maxSettle:maxSettle], settle[maxSettle:]
+	}
 	slots := min(w.free, maxSlots)
 	if n := len(w.fetchers); n > 1 {
 		slots = min(slots, (w.free+n-1)/n)
@@ -126,10 +133,11 @@ func (f *fetcher) claim(ctx, base context.Context, settle []settled, slots int) 
 	f.number++
 	call := Call{Partition: f.partition, Process: w.process, Number: f.number, Max: slots, Lease: w.cfg.Lease, BulkEvery: w.q.cfg.BulkEvery}
 	if len(settle) > 0 {
-		call.Settle = make([]Settlement, len(settle))
+		f.sending = f.sending[:0]
 		for i := range settle {
-			call.Settle[i] = settle[i].Settlement
+			f.sending = append(f.sending, settle[i].Settlement)
 		}
+		call.Settle = f.sending
 	}
 	for failures := 0; ; failures++ {
 		if call.Again = f.unsure; call.Again {
@@ -144,6 +152,10 @@ func (f *fetcher) claim(ctx, base context.Context, settle []settled, slots int) 
 				w.mu.Unlock()
 			}
 			f.settledBy(ctx, settle, claimed)
+			clear(settle)
+			if f.spare == nil && cap(settle) > 0 {
+				f.spare = settle[:0]
+			}
 			return claimed, true
 		}
 		if ctx.Err() == nil {
@@ -195,7 +207,7 @@ func (f *fetcher) settledBy(ctx context.Context, settle []settled, claimed Claim
 		switch {
 		case s.Action == Retry && q.cfg.Hooks.Retried != nil:
 			if !slices.ContainsFunc(claimed.Died, func(d DeadLetter) bool { return d.Job.ID == s.job.ID }) {
-				q.hook(ctx, "Retried", func() { q.cfg.Hooks.Retried(ctx, s.job, s.err, s.After) })
+				q.hook(ctx, "Retried", func() { q.cfg.Hooks.Retried(ctx, *s.job, s.err, s.After) })
 			}
 		case s.Action == Ack && q.cfg.Hooks.Enqueued != nil:
 			for _, e := range s.Enqueue {

@@ -43,6 +43,6 @@ const (
 	logToken   = "token"
 )
 
-func jobAttrs(j Job) []slog.Attr {
+func jobAttrs(j *Job) []slog.Attr {
 	return []slog.Attr{slog.String(logJob, j.ID), slog.String(logKind, j.Kind), slog.String(logGroup, j.Group), slog.String(logKey, j.Key), slog.Int(logAttempt, j.Attempts+1)}
 }

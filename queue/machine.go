@@ -85,10 +85,9 @@ type lane struct {
 	first, last *stored
 	prev, next  *lane // while ready, in its group's list
 
-	token   Token
-	process string
-	lease   time.Duration
-	claim   uint64 // when it was leased, among all leases
+	token Token // begins with the process
+	lease time.Duration
+	claim uint64 // when it was leased, among all leases
 }
 
 type laneState uint8
@@ -103,17 +102,14 @@ const (
 type stored struct {
 	timed   // while it is scheduled
 	record  []byte
-	id      string
 	group   *group // nil while it is dead
 	lane    *lane  // nil while it is scheduled or dead
 	next    *stored
 	history *[]Attempt
 	track   *tracking // nil once it has ended
-	key     string
 
 	since    tick   // it was accepted or due, whichever is later
 	accepted uint64 // orders jobs by when they were accepted
-	deadline time.Duration
 
 	attempts, maxAttempts int32
 	crashes, maxCrashes   int32
@@ -228,7 +224,7 @@ func (q *machine) accept(now tick, e Entry) Receipt {
 		q.takeKey(now, job, accepted)
 	}
 	s := &stored{
-		id: job.ID, accepted: accepted, key: strings.Clone(job.Key), class: job.Class, relaxed: job.Order == Relaxed, deadline: job.Deadline,
+		accepted: accepted, class: job.Class, relaxed: job.Order == Relaxed,
 		attempts: int32(job.Attempts), maxAttempts: int32(job.MaxAttempts), crashes: int32(job.Crashes), maxCrashes: int32(job.MaxCrashes), //nolint:gosec // counts
 	}
 	if len(job.History) > 0 {
@@ -247,7 +243,7 @@ func (q *machine) accept(now tick, e Entry) Receipt {
 	}
 	if e.Dead != "" {
 		q.bury(now, s, e.Dead)
-		return Receipt{ID: s.id}
+		return Receipt{ID: job.ID}
 	}
 	q.join(s, job.Group)
 	if due > now {
@@ -255,7 +251,7 @@ func (q *machine) accept(now tick, e Entry) Receipt {
 	} else {
 		q.append(s)
 	}
-	return Receipt{ID: s.id}
+	return Receipt{ID: job.ID}
 }
 
 // join makes a job one of its group's, which is there from now on.
@@ -285,16 +281,17 @@ func (q *machine) schedule(s *stored, due tick) {
 // append puts a job at the tail of its lane.
 func (q *machine) append(s *stored) {
 	lanes := s.group.lanes[s.class]
-	l := lanes[s.key] // there is none with the key ""
+	key := nameOf(s.record, nameKey)
+	l := lanes[string(key)] // there is none with the key ""
 	if l == nil {
-		l = &lane{group: s.group, class: s.class, key: s.key}
+		l = &lane{group: s.group, class: s.class, key: string(key)}
 		q.lanes++
-		if s.key != "" {
+		if l.key != "" {
 			if lanes == nil {
 				lanes = map[string]*lane{}
 				s.group.lanes[s.class] = lanes
 			}
-			lanes[s.key] = l
+			lanes[l.key] = l
 		}
 	}
 	s.lane = l
@@ -373,6 +370,9 @@ func (q *machine) claim(now tick, call Call) Claimed {
 		q.settle(now, l, s, &c)
 	}
 	q.takeUp(now, &c) // after the settlements: a lease past its end still counts until it is taken up
+	if n := min(call.Max, len(q.leased)+q.lanes, maxClaim); n > 0 && q.claimable() {
+		c.Jobs = make([]Lease, 0, n)
+	}
 	late := 0
 	for len(c.Jobs) < call.Max && late < takeUp && q.claimable() {
 		if !q.lease(now, call, &c) {
@@ -409,7 +409,7 @@ func (q *machine) giveBackOthers(now tick, call Call) {
 	}
 	var others []*lane
 	for t, l := range q.leased {
-		if l.process == call.Process && !held[t] {
+		if strings.HasPrefix(string(t), call.Process+".") && !held[t] {
 			others = append(others, l)
 		}
 	}
@@ -470,7 +470,7 @@ func (q *machine) lease(now tick, call Call, c *Claimed) bool {
 	b = append(strconv.AppendInt(b, int64(q.part), 10), '.')
 	b = append(strconv.AppendUint(b, call.Number, 36), '.')
 	token := Token(strconv.AppendInt(b, int64(len(c.Jobs)), 36))
-	l.state, l.token, l.process, l.lease, l.claim = laneLeased, token, call.Process, call.Lease, q.claims
+	l.state, l.token, l.lease, l.claim = laneLeased, token, call.Lease, q.claims
 	l.released, l.spared = false, false
 	q.leased[token] = l
 	l.first.begin()
@@ -484,7 +484,8 @@ func (q *machine) lease(now tick, call Call, c *Claimed) bool {
 		}
 	}
 	q.seats(g)
-	c.Jobs = append(c.Jobs, Lease{Token: token, Job: l.first.job(), Age: now.sub(l.first.since)})
+	c.Jobs = append(c.Jobs, Lease{Token: token, Age: now.sub(l.first.since)})
+	l.first.read(&c.Jobs[len(c.Jobs)-1].Job)
 	return true
 }
 
@@ -495,13 +496,17 @@ func (q *machine) timeLane(h *timers[*lane], l *lane, at tick) {
 }
 
 // job is the job as a worker gets it. Its payload is the record's own bytes, which never change.
-func (s *stored) job() Job {
-	j, _ := readRecord(s.record) // written by accept
+func (s *stored) job() (j Job) {
+	s.read(&j)
+	return j
+}
+
+func (s *stored) read(j *Job) {
+	_ = j.read(s.record) // written by accept
 	j.Attempts, j.Crashes = int(s.attempts), int(s.crashes)
 	if s.history != nil {
 		j.History = *s.history
 	}
-	return j
 }
 
 func (s *stored) fail(now time.Time, text string) {
@@ -514,12 +519,12 @@ func (s *stored) fail(now time.Time, text string) {
 }
 
 // late says whether a job is past its deadline.
-func (s *stored) late(now tick) bool { return now.sub(s.since) > s.deadline }
+func (s *stored) late(now tick) bool { return now.sub(s.since) > deadlineOf(s.record) }
 
 func (q *machine) unlease(l *lane) {
 	delete(q.leased, l.token)
 	heap.Remove(&q.expiry, l.index)
-	l.token, l.process = "", ""
+	l.token = ""
 	l.group.held--
 	// Its place in the rings is looked at by whatever happens to the lane next.
 }
@@ -656,6 +661,7 @@ func (q *machine) wait(now tick, l *lane, after time.Duration) {
 
 // takeUp makes what is due ready, oldest first, and what its worker has lost.
 func (q *machine) takeUp(now tick, c *Claimed) {
+due:
 	for range takeUp {
 		lane, a := q.waiting.soonest(now)
 		job, b := q.later.soonest(now)
@@ -669,6 +675,8 @@ func (q *machine) takeUp(now tick, c *Claimed) {
 			q.append(job)
 		case p:
 			q.unpark(parked)
+		default:
+			break due
 		}
 	}
 	for range takeUp {

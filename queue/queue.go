@@ -234,7 +234,7 @@ func (q *Queue) Trimmed() int64 { return q.trimmed.Load() }
 // died tells of dead letters, whose jobs have no payload.
 func (q *Queue) died(ctx context.Context, letters []DeadLetter) {
 	for _, d := range letters {
-		q.log.LogAttrs(ctx, slog.LevelError, "queue: job is dead", append(jobAttrs(d.Job), slog.String(logError, d.Error))...)
+		q.log.LogAttrs(ctx, slog.LevelError, "queue: job is dead", append(jobAttrs(&d.Job), slog.String(logError, d.Error))...)
 		if q.cfg.Hooks.Died != nil {
 			q.hook(ctx, "Died", func() { q.cfg.Hooks.Died(ctx, d) })
 		}
@@ -260,7 +260,7 @@ func (q *Queue) trim(ctx context.Context) error {
 		ids := make([]string, len(letters))
 		for i, d := range letters {
 			ids[i] = d.Job.ID
-			q.log.LogAttrs(ctx, slog.LevelWarn, "queue: dead letter trimmed: there are more than Config.MaxDead", append(jobAttrs(d.Job), slog.String(logError, d.Error))...)
+			q.log.LogAttrs(ctx, slog.LevelWarn, "queue: dead letter trimmed: there are more than Config.MaxDead", append(jobAttrs(&d.Job), slog.String(logError, d.Error))...)
 			if q.cfg.Hooks.Trimmed != nil {
 				q.hook(ctx, "Trimmed", func() { q.cfg.Hooks.Trimmed(ctx, d) })
 			}

@@ -129,8 +129,8 @@ func (j Job) MarshalBinary() ([]byte, error) { return j.AppendBinary(nil) }
 // UnmarshalBinary reads a record. It keeps nothing of b. It fails with [ErrNewerFormat], or saying where
 // the record is damaged.
 func (j *Job) UnmarshalBinary(b []byte) error {
-	job, err := readRecord(b)
-	if err != nil {
+	var job Job
+	if err := job.read(b); err != nil {
 		return err
 	}
 	job.Payload = slices.Clone(job.Payload)
@@ -167,17 +167,17 @@ func fromMillis(ms int64) time.Time {
 	return time.UnixMilli(ms).UTC()
 }
 
-// readRecord is UnmarshalBinary whose payload is a part of b.
-func readRecord(b []byte) (j Job, err error) {
+// read is UnmarshalBinary of an empty job, whose payload is then a part of b.
+func (j *Job) read(b []byte) error {
 	switch {
 	case len(b) == 0:
-		return j, errors.New("queue: record is empty")
+		return errors.New("queue: record is empty")
 	case b[0] > recordFormat:
-		return j, fmt.Errorf("%w: %d; this version reads up to %d", ErrNewerFormat, b[0], recordFormat)
+		return fmt.Errorf("%w: %d; this version reads up to %d", ErrNewerFormat, b[0], recordFormat)
 	case b[0] < recordFormat:
-		return j, fmt.Errorf("queue: record has format %d; this version reads %d", b[0], recordFormat)
+		return fmt.Errorf("queue: record has format %d; this version reads %d", b[0], recordFormat)
 	case len(b) < recordFixed:
-		return j, fmt.Errorf("queue: record ends after %d bytes; its fixed part alone has %d", len(b), recordFixed)
+		return fmt.Errorf("queue: record ends after %d bytes; its fixed part alone has %d", len(b), recordFixed)
 	}
 	flags := b[1]
 	if flags&flagBulk != 0 {
@@ -191,7 +191,7 @@ func readRecord(b []byte) (j Job, err error) {
 	j.Attempts, j.MaxAttempts, j.Crashes, j.MaxCrashes = fixed.count(), fixed.count(), fixed.count(), fixed.count()
 	j.Since, j.Deadline, j.StatusFor = fromMillis(fixed.int64()), fixed.span(), fixed.span()
 	if fixed.bad {
-		return j, fixed.damaged("its counts and times")
+		return fixed.damaged("its counts and times")
 	}
 
 	r := recordReader{b: b, at: recordFixed}
@@ -202,7 +202,7 @@ func readRecord(b []byte) (j Job, err error) {
 		ends[i] = r.at
 	}
 	if r.bad {
-		return j, r.damaged("its names")
+		return r.damaged("its names")
 	}
 	// One string for all names: they live as long as the job does.
 	names := string(b[start:r.at])
@@ -217,7 +217,7 @@ func readRecord(b []byte) (j Job, err error) {
 			j.History = append(j.History, Attempt{Number: history.count(), At: fromMillis(history.int64()), Error: string(history.take(history.uint16()))})
 		}
 		if history.bad || history.len() > 0 {
-			return j, r.damaged("its history")
+			return r.damaged("its history")
 		}
 	}
 	if headers := r.section(); headers.len() > 0 {
@@ -227,16 +227,36 @@ func readRecord(b []byte) (j Job, err error) {
 			j.Headers[name] = string(headers.take(headers.uint32()))
 		}
 		if headers.bad {
-			return j, r.damaged("its headers")
+			return r.damaged("its headers")
 		}
 	}
 	if r.bad {
-		return j, r.damaged("a length")
+		return r.damaged("a length")
 	}
 	if r.len() > 0 {
 		j.Payload = b[r.at:len(b):len(b)]
 	}
-	return j, nil
+	return nil
+}
+
+// deadlineOf reads the deadline off a record.
+func deadlineOf(record []byte) time.Duration {
+	return time.Duration(binary.BigEndian.Uint64(record[26:])) * time.Millisecond //nolint:gosec // written from a Duration
+}
+
+// The places of the names in a record.
+const (
+	nameID  = 0
+	nameKey = 3
+)
+
+// nameOf reads one name off a record.
+func nameOf(record []byte, n int) []byte {
+	at := recordFixed
+	for range n {
+		at += 2 + int(binary.BigEndian.Uint16(record[at:]))
+	}
+	return record[at+2:][:binary.BigEndian.Uint16(record[at:])]
 }
 
 // recordReader reads forward; what would go past the end makes it bad and it then reads zeros.

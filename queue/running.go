@@ -10,15 +10,18 @@ import (
 	"time"
 )
 
-// running is a job that a handler has.
+// running is a job that a handler has, and the handler's context, which so knows its job.
 type running struct {
-	f      *fetcher
-	token  Token
-	job    Job // as it is stored
-	given  Job // as the handler gets it, whose goroutine alone uses it
-	age    time.Duration
-	cancel context.CancelCauseFunc
-	timer  *time.Timer // until it is a zombie; nil if it has no timeout and nothing has ended its context
+	context.Context //nolint:containedctx // it is one
+
+	f       *fetcher
+	handler Handler
+	token   Token
+	job     *Job // as it is stored; the broker's as well, so nobody writes to it
+	given   *Job // as the handler gets it, whose goroutine alone uses it
+	age     time.Duration
+	cancel  context.CancelCauseFunc
+	timer   *time.Timer // until it is a zombie; nil if it has no timeout and nothing has ended its context
 
 	// guarded by worker.mu
 	lost      bool // another worker has it: there is nothing to settle
@@ -58,7 +61,7 @@ func (r *running) ignored() {
 	ctx := context.Background()
 	w.q.log.LogAttrs(ctx, slog.LevelError, "queue: handler ignores the end of its context; it has lost its slot", r.attrs()...)
 	if w.q.cfg.Hooks.Zombie != nil {
-		w.q.hook(ctx, "Zombie", func() { w.q.cfg.Hooks.Zombie(ctx, r.job) })
+		w.q.hook(ctx, "Zombie", func() { w.q.cfg.Hooks.Zombie(ctx, *r.job) })
 	}
 }
 
@@ -88,20 +91,37 @@ func (f *fetcher) start(base context.Context, lease *Lease) {
 	h, unready := w.ready(lease)
 	if unready != nil {
 		w.mu.Lock()
-		f.settled = append(f.settled, settled{Settlement: *unready, job: lease.Job})
+		f.settled = append(f.settled, settled{Settlement: *unready, job: &lease.Job})
 		w.giveSlots(1)
 		w.mu.Unlock()
 		poke(f.poke)
 		return
 	}
-	r := &running{f: f, token: lease.Token, job: lease.Job, age: lease.Age}
+	r := &running{f: f, token: lease.Token, job: &lease.Job, age: lease.Age}
 	var ctx context.Context
 	ctx, r.cancel = context.WithCancelCause(base)
-	ctx = r.limit(ctx)
+	r.Context, r.handler = r.limit(ctx), h
 	w.mu.Lock()
 	f.held[r.token] = r
 	w.mu.Unlock()
-	go w.handle(&handlerContext{ctx, r}, r, h)
+	select {
+	case w.idle <- r:
+	default:
+		go w.handleAll(r)
+	}
+}
+
+// handleAll runs a handler, and then others, until Run ends: a goroutine that has grown its stack is worth keeping. There are
+// as many as handlers ever ran at once.
+func (w *worker) handleAll(r *running) {
+	for r != nil {
+		w.handle(r)
+		select {
+		case r = <-w.idle:
+		case <-w.ended:
+			return
+		}
+	}
 }
 
 // limit gives the context of a kind with a timeout its end.
@@ -152,7 +172,7 @@ func (w *worker) unknownThing(lease *Lease, what string, err error) Settlement {
 	if lease.Age >= unknownFor && w.met(what) >= unknownMet {
 		s.Action = Kill
 	}
-	w.q.log.LogAttrs(context.Background(), slog.LevelWarn, "queue: this worker can't run the job; it waits for one that can", append(jobAttrs(lease.Job), slog.Any(logError, err))...)
+	w.q.log.LogAttrs(context.Background(), slog.LevelWarn, "queue: this worker can't run the job; it waits for one that can", append(jobAttrs(&lease.Job), slog.Any(logError, err))...)
 	return s
 }
 
@@ -170,44 +190,51 @@ func (w *worker) met(what string) time.Duration {
 }
 
 // handle runs a handler and hands on what became of it.
-func (w *worker) handle(ctx context.Context, r *running, h Handler) {
+func (w *worker) handle(r *running) {
 	err := errGone // stands if the handler ends its goroutine
-	begun := time.Now()
+	var begun time.Time
+	if w.q.cfg.Hooks.Ended != nil {
+		begun = time.Now()
+	}
 	defer func() {
 		if w.q.cfg.Hooks.Ended != nil {
-			w.q.hook(ctx, "Ended", func() { w.q.cfg.Hooks.Ended(ctx, r.given, err, time.Since(begun)) })
+			w.q.hook(r, "Ended", func() { w.q.cfg.Hooks.Ended(r, *r.given, err, time.Since(begun)) })
 		}
-		w.finish(r, w.outcome(ctx, r, err), err)
+		w.finish(r, w.outcome(r, err), err)
 		r.cancel(nil)
 	}()
 	r.given = r.job
-	if err = w.q.decode(&r.given); err != nil {
-		return
+	if r.job.codec != "" {
+		given := *r.job
+		r.given = &given
+		if err = w.q.decode(r.given); err != nil {
+			return
+		}
 	}
 	err = errGone
 	if w.q.cfg.Hooks.Started != nil {
-		w.q.hook(ctx, "Started", func() { w.q.cfg.Hooks.Started(ctx, r.given) })
+		w.q.hook(r, "Started", func() { w.q.cfg.Hooks.Started(r, *r.given) })
 	}
-	err = w.call(ctx, r.given, h)
+	err = w.call(r)
 }
 
 // call runs a handler; a panic is an error.
-func (w *worker) call(ctx context.Context, job Job, h Handler) (err error) {
+func (w *worker) call(r *running) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			w.q.log.LogAttrs(ctx, slog.LevelError, "queue: handler panicked", append(jobAttrs(job), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))...)
+			w.q.log.LogAttrs(r, slog.LevelError, "queue: handler panicked", append(jobAttrs(r.given), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))...)
 			err = &panicError{v}
 		}
 	}()
-	return h(ctx, job)
+	return r.handler(r, *r.given)
 }
 
 // outcome turns a handler's error into a settlement. The error's methods and Backoff are the user's code
 // as well: if they panic, that is one more failed attempt.
-func (w *worker) outcome(ctx context.Context, r *running, err error) (s Settlement) {
+func (w *worker) outcome(r *running, err error) (s Settlement) {
 	defer func() {
 		if v := recover(); v != nil {
-			w.q.log.LogAttrs(ctx, slog.LevelError, "queue: a handler's error or Backoff panicked", append(jobAttrs(r.job), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))...)
+			w.q.log.LogAttrs(r, slog.LevelError, "queue: a handler's error or Backoff panicked", append(jobAttrs(r.job), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))...)
 			s = Settlement{Token: r.token, Action: Retry, Error: (&panicError{v}).Error(), After: defaultBackoff(r.job.Attempts + 1)}
 		}
 	}()
@@ -216,14 +243,14 @@ func (w *worker) outcome(ctx context.Context, r *running, err error) (s Settleme
 		s.Action = Ack
 		return s
 	}
-	if errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(ctx), ErrTimeout) {
+	if errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(r), ErrTimeout) {
 		err = fmt.Errorf("%w: %w", ErrTimeout, err)
 	}
 	s.Error = cut(err.Error(), maxErrorLen)
 	if p, ok := errors.AsType[permanent](err); ok && p.Permanent() {
 		s.Action = Kill
 	} else if r.given.codec != "" && (errors.Is(err, ErrNoCodec) || errors.Is(err, ErrNewerFormat)) {
-		return w.unknownThing(&Lease{Token: r.token, Job: r.job, Age: r.age}, "codec "+r.job.codec, err)
+		return w.unknownThing(&Lease{Token: r.token, Job: *r.job, Age: r.age}, "codec "+r.job.codec, err)
 	} else if r.given.codec != "" { // it can't be decoded, now or later
 		s.Action = Kill
 	} else if d, ok := errors.AsType[delayer](err); ok {
@@ -234,7 +261,7 @@ func (w *worker) outcome(ctx context.Context, r *running, err error) (s Settleme
 	} else {
 		s.Action, s.After = Retry, w.backoff(r.job.Kind)(r.job.Attempts+1)
 	}
-	w.q.log.LogAttrs(ctx, slog.LevelWarn, "queue: job failed", append(jobAttrs(r.job), slog.Duration("again_in", s.After), slog.Any(logError, err))...)
+	w.q.log.LogAttrs(r, slog.LevelWarn, "queue: job failed", append(jobAttrs(r.job), slog.Duration("again_in", s.After), slog.Any(logError, err))...)
 	return s
 }
 
@@ -270,9 +297,7 @@ func (w *worker) finish(r *running, s Settlement, err error) {
 		s.Result, s.Enqueue = r.result, r.follow
 	}
 	if !r.lost {
-		job := r.job
-		job.Payload = nil
-		r.f.settled = append(r.f.settled, settled{s, job, err})
+		r.f.settled = append(r.f.settled, settled{s, r.job, err})
 	}
 	w.giveSlots(1)
 	w.mu.Unlock()
@@ -291,19 +316,14 @@ func (w *worker) giveSlots(n int) {
 	}
 }
 
-// handlerContext is the context of a handler: it knows its job.
-type handlerContext struct {
-	context.Context //nolint:containedctx // it is one
-	r               *running
-}
-
 type runningKey struct{}
 
-func (c *handlerContext) Value(key any) any {
+// Value is that of the handler's context.
+func (r *running) Value(key any) any {
 	if key == (runningKey{}) {
-		return c.r
+		return r
 	}
-	return c.Context.Value(key)
+	return r.Context.Value(key)
 }
 
 func runningFrom(ctx context.Context) (*running, error) {
@@ -321,7 +341,7 @@ func JobFrom(ctx context.Context) (Job, bool) {
 	if err != nil {
 		return Job{}, false
 	}
-	return r.given, true
+	return *r.given, true
 }
 
 // ReportProgress says how far the job of ctx's handler has come, for its [Status]: 0 to 100 percent, and a note

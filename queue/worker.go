@@ -127,6 +127,8 @@ type worker struct {
 	reports  chan struct{}  // there is progress for the heartbeat to carry
 	trims    chan struct{}  // a job has died
 	returned chan struct{}  // a handler has
+	idle     chan *running  // to a goroutine that has run a handler and waits for another
+	ended    chan struct{}  // closed when Run ends
 	stopped  chan time.Time // when ctx ended
 
 	mu      sync.Mutex
@@ -139,7 +141,7 @@ type worker struct {
 
 func newWorker(q *Queue, mux *Mux, cfg WorkerConfig) *worker {
 	w := &worker{
-		q: q, handlers: mux.wrapped(), cfg: cfg, process: newID(), free: cfg.Concurrency, reports: make(chan struct{}, 1), trims: make(chan struct{}, 1), returned: make(chan struct{}, 1), stopped: make(chan time.Time, 1),
+		q: q, handlers: mux.wrapped(), cfg: cfg, process: newID(), free: cfg.Concurrency, reports: make(chan struct{}, 1), trims: make(chan struct{}, 1), returned: make(chan struct{}, 1), idle: make(chan *running), ended: make(chan struct{}), stopped: make(chan time.Time, 1),
 		unknown: map[string]time.Time{}, pacers: map[string]*pacer{},
 	}
 	for kind, l := range cfg.Rates {
@@ -178,6 +180,7 @@ func (w *worker) run(ctx context.Context) {
 	w.drain(base)
 
 	cancel()
+	close(w.ended)
 	background.Wait()
 }
 
