@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"bytes"
 	"cmp"
 	"container/heap"
 	"container/list"
@@ -17,6 +18,9 @@ type tracking struct {
 	job    *stored
 	keep   time.Duration
 	status Status
+
+	key      string
+	accepted uint64
 }
 
 // grave is a dead letter.
@@ -85,7 +89,7 @@ func (q *machine) takeKey(now tick, job Job, accepted uint64) {
 	if old := q.keys[job.Group][job.DedupeKey]; old != nil {
 		q.freeKey(old)
 	}
-	k := &dedupe{group: strings.Clone(job.Group), key: strings.Clone(job.DedupeKey), job: job.ID, accepted: accepted}
+	k := &dedupe{group: strings.Clone(job.Group), key: strings.Clone(job.DedupeKey), job: job.ID, jobKey: strings.Clone(job.Key), kind: strings.Clone(job.Kind), accepted: accepted}
 	k.at, k.seq = now.add(job.DedupeFor), accepted
 	heap.Push(&q.keyEnds, k)
 	keys := q.keys[k.group]
@@ -116,7 +120,7 @@ func (q *machine) track(s *stored, job Job) {
 	if old := q.tracked[job.ID]; old != nil && old.job == nil {
 		heap.Remove(&q.ends, old.index)
 	}
-	s.track = &tracking{job: s, keep: job.StatusFor, status: Status{ID: job.ID, Kind: job.Kind, Group: job.Group}}
+	s.track = &tracking{job: s, keep: job.StatusFor, status: Status{ID: job.ID, Kind: job.Kind, Group: job.Group}, key: strings.Clone(job.Key), accepted: s.accepted}
 	q.tracked[job.ID] = s.track
 }
 
@@ -171,7 +175,11 @@ func (q *machine) bury(now tick, s *stored, reason string) {
 	q.dead.add(&grave{job: s, id: job.ID, group: job.Group, error: reason, at: q.space.timeOf(now).Truncate(time.Millisecond)})
 }
 
-func (g *grave) letter() DeadLetter { return DeadLetter{Job: g.job.job(), Error: g.error, At: g.at} }
+func (g *grave) letter() DeadLetter {
+	d := DeadLetter{Job: g.job.job(), Error: g.error, At: g.at}
+	d.Job.Payload = bytes.Clone(d.Job.Payload)
+	return d
+}
 
 // park keeps a group out of the rings for a time.
 func (q *machine) park(now tick, name string, d time.Duration) {
@@ -222,47 +230,39 @@ func (q *machine) empty() bool {
 	return q.jobs == 0 && len(q.later) == 0 && q.dead.order.Len() == 0 && !q.paused && len(q.limits) == 0 && len(q.parked) == 0
 }
 
-// eachLane visits a group's lanes; those without a key are in no map.
-func (q *machine) eachLane(g *group, visit func(l *lane)) {
-	var lanes []*lane // visit may change what is walked over here
-	for c := range classes {
-		for _, l := range g.lanes[c] {
-			lanes = append(lanes, l)
-		}
-		for l := g.ready[c].first; l != nil; l = l.next {
-			if l.key == "" {
+// lanesOf are the lanes of a group, or of all for "". Those without a key are in no map.
+func (q *machine) lanesOf(name string) []*lane {
+	var lanes []*lane
+	add := func(g *group) {
+		for c := range classes {
+			for _, l := range g.lanes[c] {
 				lanes = append(lanes, l)
+			}
+			for l := g.ready[c].first; l != nil; l = l.next {
+				if l.key == "" {
+					lanes = append(lanes, l)
+				}
 			}
 		}
 	}
+	if g := q.groups[name]; g != nil && name != "" {
+		add(g)
+	} else if name == "" {
+		for _, g := range q.groups {
+			add(g)
+		}
+	}
 	for _, l := range q.waiting {
-		if l.group == g && l.key == "" {
+		if l.key == "" && (name == "" || l.group.name == name) {
 			lanes = append(lanes, l)
 		}
 	}
 	for _, l := range q.leased {
-		if l.group == g && l.key == "" {
+		if l.key == "" && (name == "" || l.group.name == name) {
 			lanes = append(lanes, l)
 		}
 	}
-	for _, l := range lanes {
-		visit(l)
-	}
-}
-
-// groupsOf are the groups that a filter may be about.
-func (q *machine) groupsOf(name string) []*group {
-	if name != "" {
-		if g := q.groups[name]; g != nil {
-			return []*group{g}
-		}
-		return nil
-	}
-	all := make([]*group, 0, len(q.groups))
-	for _, g := range q.groups {
-		all = append(all, g)
-	}
-	return all
+	return lanes
 }
 
 func (q *machine) list(filter JobFilter) []JobInfo {
@@ -272,22 +272,21 @@ func (q *machine) list(filter JobFilter) []JobInfo {
 		if !filter.picks(job) || s.cancelled {
 			return
 		}
+		job.Payload = bytes.Clone(job.Payload)
 		info := JobInfo{Job: job, State: s.state()}
 		if due > 0 {
 			info.Due = q.space.timeOf(due)
 		}
 		found = append(found, info)
 	}
-	for _, g := range q.groupsOf(filter.Group) {
-		q.eachLane(g, func(l *lane) {
-			for s := l.first; s != nil; s = s.next {
-				if s == l.first && l.state == laneWaiting {
-					add(s, l.at)
-				} else {
-					add(s, 0)
-				}
+	for _, l := range q.lanesOf(filter.Group) {
+		for s := l.first; s != nil; s = s.next {
+			if s == l.first && l.state == laneWaiting {
+				add(s, l.at)
+			} else {
+				add(s, 0)
 			}
-		})
+		}
 	}
 	for _, s := range q.later {
 		add(s, s.at)
@@ -388,12 +387,10 @@ func (q *machine) purge(filter PurgeFilter, upTo uint64) (erased int, done bool)
 			jobs = append(jobs, s)
 		}
 	}
-	for _, g := range q.groupsOf(filter.Group) {
-		q.eachLane(g, func(l *lane) {
-			for s := l.first; s != nil; s = s.next {
-				pick(s)
-			}
-		})
+	for _, l := range q.lanesOf(filter.Group) {
+		for s := l.first; s != nil; s = s.next {
+			pick(s)
+		}
 	}
 	for _, s := range q.later {
 		pick(s)
@@ -413,17 +410,26 @@ func (q *machine) purge(filter PurgeFilter, upTo uint64) (erased int, done bool)
 	}
 	// What is left of jobs that have ended.
 	for id, t := range q.tracked {
-		if t.job == nil && filter.Key == "" && (filter.Group == "" || filter.Group == t.status.Group) && (filter.Kind == "" || filter.Kind == t.status.Kind) {
+		if t.job == nil && t.accepted <= upTo && picked.picks(Job{ID: id, Group: t.status.Group, Key: t.key, Kind: t.status.Kind}) {
 			heap.Remove(&q.ends, t.index)
 			delete(q.tracked, id)
 		}
 	}
-	if filter.Key == "" && filter.Kind == "" {
-		for _, k := range q.keys[filter.Group] {
-			if k.accepted <= upTo {
+	for _, keys := range q.keys {
+		for _, k := range keys {
+			if k.accepted <= upTo && picked.picks(Job{ID: k.job, Group: k.group, Key: k.jobKey, Kind: k.kind}) {
 				q.freeKey(k)
 			}
 		}
+	}
+	for process, a := range q.answers { // a call sent again gets the jobs, which are cancelled, without what was in them
+		a.claimed.Jobs = slices.Clone(a.claimed.Jobs)
+		for i := range a.claimed.Jobs {
+			if j := &a.claimed.Jobs[i].Job; picked.picks(*j) {
+				j.Payload, j.Headers = nil, nil
+			}
+		}
+		q.answers[process] = a
 	}
 	return erased, true
 }

@@ -100,7 +100,7 @@ type Settlement struct {
 	Action Action
 	After  time.Duration // of Retry and Snooze
 	Park   bool          // of Snooze: the job's whole group is parked for After, too
-	Error  string        // of Retry and Kill
+	Error  string        // of Retry and Kill; of Snooze, for a job that is past its deadline
 
 	Progress *Progress // the last one that no heartbeat has carried
 	Result   []byte    // of Ack, for the Status of a tracked job
@@ -117,6 +117,9 @@ type Progress struct {
 type Claimed struct {
 	Lost []Token      // tokens of settlements that changed nothing: another worker has the lane
 	Died []DeadLetter // what this step sent to the dead letters; their jobs without payload
+
+	Enqueued []Receipt // of the jobs that Acks have brought, in their order; those of lost tokens are left out
+
 	Jobs []Lease
 	// DueIn is how long until something falls due; 0 if nothing will; the least there is if the call stopped short.
 	// Leases that end do not count.

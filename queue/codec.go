@@ -14,7 +14,7 @@ import (
 )
 
 // Codec encodes payloads for storage. Headers, keys and kinds are stored as they are, for the engine and
-// those who look after it. A Codec must be safe for concurrent use and keep nothing of what it is given.
+// those who look after it. A Codec must be safe for concurrent use, and keep and change nothing of what it is given.
 type Codec interface {
 	// Name is stored with each job, so that the right codec decodes it. It never changes.
 	Name() string

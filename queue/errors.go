@@ -92,6 +92,12 @@ func (e *permanentError) Error() string   { return e.cause.Error() }
 func (e *permanentError) Unwrap() error   { return e.cause }
 func (e *permanentError) Permanent() bool { return true }
 
+// decodeError is why a payload could not be given to its handler.
+type decodeError struct{ cause error }
+
+func (e *decodeError) Error() string { return e.cause.Error() }
+func (e *decodeError) Unwrap() error { return e.cause }
+
 type panicError struct{ value any }
 
 func (e *panicError) Error() string { return fmt.Sprintf("queue: handler panicked: %v", e.value) }

@@ -19,17 +19,19 @@ type fetcher struct {
 	sending   []Settlement  // of the last Call
 
 	// guarded by w.mu
-	held    map[Token]*running
-	settled []settled
-	spare   []settled // to become settled when that is sent
-	hungry  bool      // it found no slot
+	held     map[Token]*running
+	settled  []settled
+	underWay []settled // of the Call that is being made
+	spare    []settled // to become settled when that is sent
+	hungry   bool      // it found no slot
 }
 
 // settled is a settlement on its way to the broker.
 type settled struct {
 	Settlement
-	job *Job
-	err error // of a Retry
+	job       *Job
+	err       error // of a Retry
+	cancelled bool  // the job is: whatever it was, it has ended as that
 }
 
 // fetch settles and claims until ctx ends.
@@ -50,6 +52,10 @@ func (f *fetcher) fetch(ctx, base context.Context) {
 		claimed, ok := f.claim(ctx, base, settle, slots)
 		if !ok {
 			break // what is not settled goes with the drain
+		}
+		if ctx.Err() != nil {
+			f.putBack(claimed.Jobs)
+			break
 		}
 		for i := range claimed.Jobs {
 			f.start(base, &claimed.Jobs[i])
@@ -88,6 +94,17 @@ func (f *fetcher) fetch(ctx, base context.Context) {
 	}
 }
 
+// putBack gives back jobs that came when the worker was told to stop.
+func (f *fetcher) putBack(jobs []Lease) {
+	w := f.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range jobs {
+		f.settled = append(f.settled, settled{Settlement: Settlement{Token: jobs[i].Token, Action: Release}, job: &jobs[i].Job})
+	}
+	w.giveSlots(len(jobs))
+}
+
 // hint waits for the broker's hint that there may be a job. A broker that fails or hints at nothing,
 // early times in a row, is asked again after a growing pause, so that it can't make the loop spin.
 func (f *fetcher) hint(ctx context.Context, early int) (tooSoon bool) {
@@ -122,6 +139,7 @@ func (f *fetcher) take(maxSlots int) ([]settled, int) {
 	}
 	w.free -= slots
 	f.hungry = slots == 0
+	f.underWay = settle
 	return settle, slots
 }
 
@@ -140,17 +158,28 @@ func (f *fetcher) claim(ctx, base context.Context, settle []settled, slots int) 
 		call.Settle = f.sending
 	}
 	for failures := 0; ; failures++ {
+		if failures == 2 && len(w.fetchers) > 1 && slots > 0 {
+			// This partition may be away for long, and others need the slots. If the Call was carried out after all, what it
+			// leased is given back by this one, and what it settled comes back as lost.
+			w.mu.Lock()
+			w.giveSlots(slots)
+			w.mu.Unlock()
+			slots = 0
+			f.number++
+			call.Number, call.Max = f.number, 0
+		}
 		if call.Again = f.unsure; call.Again {
 			call.Held = f.tokens()
 		}
 		claimed, err := f.callBroker(base, call)
 		f.unsure = err != nil
 		if err == nil {
+			w.mu.Lock()
+			f.underWay = nil
 			if n := slots - len(claimed.Jobs); n > 0 {
-				w.mu.Lock()
 				w.giveSlots(n)
-				w.mu.Unlock()
 			}
+			w.mu.Unlock()
 			f.settledBy(ctx, settle, claimed)
 			clear(settle)
 			if f.spare == nil && cap(settle) > 0 {
@@ -165,7 +194,7 @@ func (f *fetcher) claim(ctx, base context.Context, settle []settled, slots int) 
 		if ctx.Err() != nil {
 			w.mu.Lock()
 			w.giveSlots(slots)
-			f.settled = append(settle, f.settled...)
+			f.settled, f.underWay = append(settle, f.settled...), nil
 			w.mu.Unlock()
 			return Claimed{}, false
 		}
@@ -199,6 +228,7 @@ func (f *fetcher) settledBy(ctx context.Context, settle []settled, claimed Claim
 		q.died(ctx, claimed.Died)
 		poke(f.w.trims)
 	}
+	receipts := claimed.Enqueued
 	for _, s := range settle {
 		if slices.Contains(claimed.Lost, s.Token) {
 			q.log.LogAttrs(ctx, slog.LevelWarn, "queue: settled too late: another worker has the job", append(jobAttrs(s.job), slog.String(logToken, string(s.Token)))...)
@@ -206,12 +236,13 @@ func (f *fetcher) settledBy(ctx context.Context, settle []settled, claimed Claim
 		}
 		switch {
 		case s.Action == Retry && q.cfg.Hooks.Retried != nil:
-			if !slices.ContainsFunc(claimed.Died, func(d DeadLetter) bool { return d.Job.ID == s.job.ID }) {
-				q.hook(ctx, "Retried", func() { q.cfg.Hooks.Retried(ctx, *s.job, s.err, s.After) })
+			if !s.cancelled && !slices.ContainsFunc(claimed.Died, func(d DeadLetter) bool { return d.Job.ID == s.job.ID }) {
+				q.hookApart(ctx, "Retried", func() { q.cfg.Hooks.Retried(ctx, *s.job, s.err, s.After) })
 			}
 		case s.Action == Ack && q.cfg.Hooks.Enqueued != nil:
-			for _, e := range s.Enqueue {
-				q.hook(ctx, "Enqueued", func() { q.cfg.Hooks.Enqueued(ctx, e.Job, Receipt{ID: e.Job.ID}) })
+			for _, e := range s.Enqueue[:min(len(s.Enqueue), len(receipts))] {
+				q.hookApart(ctx, "Enqueued", func() { q.cfg.Hooks.Enqueued(ctx, e.Job, receipts[0]) })
+				receipts = receipts[1:]
 			}
 		}
 	}
@@ -221,7 +252,7 @@ func (f *fetcher) settledBy(ctx context.Context, settle []settled, claimed Claim
 func (f *fetcher) settleAll(ctx context.Context) {
 	for {
 		settle, _ := f.take(0)
-		if len(settle) == 0 {
+		if len(settle) == 0 && !f.unsure { // a Call whose answer never came may have leased something
 			return
 		}
 		if _, ok := f.claim(ctx, ctx, settle, 0); !ok {

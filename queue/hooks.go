@@ -31,6 +31,17 @@ func (q *Queue) hook(ctx context.Context, name string, call func()) {
 	call()
 }
 
+// hookApart calls a hook where the goroutine must live on, whatever the hook does: runtime.Goexit, as a failed
+// assertion of a test does, would end it.
+func (q *Queue) hookApart(ctx context.Context, name string, call func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		q.hook(ctx, name, call)
+	}()
+	<-done
+}
+
 // The names of the fields in the logs of this package.
 const (
 	logQueue   = "queue"

@@ -5,7 +5,9 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"fmt"
+	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 // Job is one unit of work. Kind is required; the zero value of every other field is valid.
@@ -184,19 +186,45 @@ func cut(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
-	for n > 0 && s[n]&0xC0 == 0x80 { // in the middle of one
-		n--
+	for back := range utf8.UTFMax {
+		if utf8.RuneStart(s[n-back]) {
+			return s[:n-back]
+		}
 	}
-	return s[:n]
+	return s[:n] // it is no text
 }
 
 var idEncoding = base32.HexEncoding.WithPadding(base32.NoPadding)
 
 // newID makes 48 bits of milliseconds and 80 random bits, as a UUIDv7 would, in text that sorts.
 func newID() string {
-	var b [16]byte
-	binary.BigEndian.PutUint64(b[:], uint64(time.Now().UnixMilli())<<16)
-	_, _ = rand.Read(b[6:]) // never fails: crypto/rand
+	var ids idSource
+	return ids.next()
+}
+
+// idSource makes IDs of which each sorts behind the one before.
+type idSource struct {
+	mu   sync.Mutex
+	last [16]byte
+}
+
+func (s *idSource) next() string {
+	s.mu.Lock()
+	now := uint64(time.Now().UnixMilli()) << 16
+	if be := binary.BigEndian; now > be.Uint64(s.last[:]) {
+		be.PutUint64(s.last[:], now)
+		_, _ = rand.Read(s.last[6:]) // never fails: crypto/rand
+	} else { // in the same millisecond, or a clock was set back: a random step further
+		var step [8]byte
+		_, _ = rand.Read(step[3:])
+		low := be.Uint64(s.last[8:])
+		be.PutUint64(s.last[8:], low+be.Uint64(step[:])+1)
+		if be.Uint64(s.last[8:]) <= low { // it has wrapped
+			be.PutUint64(s.last[:], be.Uint64(s.last[:])+1)
+		}
+	}
+	b := s.last
+	s.mu.Unlock()
 	var text [26]byte
 	idEncoding.Encode(text[:], b[:])
 	return string(text[:])

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/heap"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,6 +68,8 @@ type machine struct {
 	batches map[string]remembered
 	sent    deque[sentBatch]
 	answers map[string]answer // the last one of each process
+
+	sweptAnswers tick // when those of processes that are gone were last looked for
 
 	waiters bool          // somebody waits on woken
 	woken   chan struct{} // closed and made anew when a lane becomes ready
@@ -142,9 +145,10 @@ type seat struct {
 // dedupe is a dedupe key that is taken, until its time.
 type dedupe struct {
 	timed
-	group, key string
-	job        string
-	accepted   uint64
+	group, key   string
+	job          string
+	jobKey, kind string // the job's
+	accepted     uint64
 }
 
 type sentBatch struct {
@@ -225,7 +229,7 @@ func (q *machine) accept(now tick, e Entry) Receipt {
 	}
 	s := &stored{
 		accepted: accepted, class: job.Class, relaxed: job.Order == Relaxed,
-		attempts: int32(job.Attempts), maxAttempts: int32(job.MaxAttempts), crashes: int32(job.Crashes), maxCrashes: int32(job.MaxCrashes), //nolint:gosec // counts
+		attempts: count(job.Attempts), maxAttempts: count(job.MaxAttempts), crashes: count(job.Crashes), maxCrashes: count(job.MaxCrashes),
 	}
 	if len(job.History) > 0 {
 		h := slices.Clone(job.History)
@@ -253,6 +257,9 @@ func (q *machine) accept(now tick, e Entry) Receipt {
 	}
 	return Receipt{ID: job.ID}
 }
+
+// count is n as a record can hold it.
+func count(n int) int32 { return int32(max(0, min(n, math.MaxInt32))) }
 
 // join makes a job one of its group's, which is there from now on.
 func (q *machine) join(s *stored, name string) {
@@ -382,7 +389,8 @@ func (q *machine) claim(now tick, call Call) Claimed {
 	if c.DueIn = q.dueIn(now); late == takeUp {
 		c.DueIn = 1 // look again
 	}
-	if !known {
+	if now.sub(q.sweptAnswers) > time.Minute {
+		q.sweptAnswers = now
 		q.forgetAnswers(now)
 	}
 	q.answers[call.Process] = answer{call.Number, c, now}
@@ -485,7 +493,8 @@ func (q *machine) lease(now tick, call Call, c *Claimed) bool {
 	}
 	q.seats(g)
 	c.Jobs = append(c.Jobs, Lease{Token: token, Age: now.sub(l.first.since)})
-	l.first.read(&c.Jobs[len(c.Jobs)-1].Job)
+	lease := &c.Jobs[len(c.Jobs)-1]
+	lease.Err = l.first.read(&lease.Job)
 	return true
 }
 
@@ -497,16 +506,20 @@ func (q *machine) timeLane(h *timers[*lane], l *lane, at tick) {
 
 // job is the job as a worker gets it. Its payload is the record's own bytes, which never change.
 func (s *stored) job() (j Job) {
-	s.read(&j)
+	_ = s.read(&j) // written by accept
 	return j
 }
 
-func (s *stored) read(j *Job) {
-	_ = j.read(s.record) // written by accept
+func (s *stored) read(j *Job) error {
+	if err := j.read(s.record); err != nil {
+		*j = Job{}
+		return err
+	}
 	j.Attempts, j.Crashes = int(s.attempts), int(s.crashes)
 	if s.history != nil {
 		j.History = *s.history
 	}
+	return nil
 }
 
 func (s *stored) fail(now time.Time, text string) {
@@ -554,7 +567,7 @@ func (q *machine) settle(now tick, l *lane, s Settlement, c *Claimed) {
 		}
 		q.end(now, head, Succeeded, "")
 		for _, e := range s.Enqueue {
-			q.space.parts(cmp.Or(e.Queue, q.name))[q.part].accept(now, e)
+			c.Enqueued = append(c.Enqueued, q.space.parts(cmp.Or(e.Queue, q.name))[q.part].accept(now, e))
 		}
 	case Release:
 		q.giveBack(l)
@@ -583,8 +596,12 @@ func (q *machine) settle(now tick, l *lane, s Settlement, c *Claimed) {
 		}
 	case Snooze:
 		if head.late(now) {
+			reason := deadlinePassed
+			if s.Error != "" {
+				reason += ": " + s.Error
+			}
 			q.pop(l)
-			q.die(now, head, deadlinePassed, c)
+			q.die(now, head, reason, c)
 			return
 		}
 		q.wait(now, l, s.After)

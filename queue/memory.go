@@ -147,7 +147,7 @@ func (m *Memory) Stats(ctx context.Context, queue string) (Stats, error) {
 	}
 	defer unlock()
 	all := Stats{Now: m.timeOf(now)}
-	for _, q := range m.parts(queue) {
+	for _, q := range m.queues[queue] {
 		s := q.stats(now)
 		all.Jobs += s.Jobs
 		all.Held += s.Held
@@ -168,7 +168,7 @@ func (m *Memory) Jobs(ctx context.Context, queue string, filter JobFilter) ([]Jo
 	}
 	defer unlock()
 	var found []JobInfo
-	for _, q := range m.parts(queue) {
+	for _, q := range m.queues[queue] {
 		found = append(found, q.list(filter)...)
 	}
 	slices.SortFunc(found, func(a, b JobInfo) int { return strings.Compare(a.Job.ID, b.Job.ID) })
@@ -184,7 +184,7 @@ func (m *Memory) Dead(ctx context.Context, queue string, filter DeadFilter) ([]D
 	defer unlock()
 	n := cmp.Or(filter.Limit, pageLimit)
 	var found []DeadLetter
-	for _, q := range m.parts(queue) {
+	for _, q := range m.queues[queue] {
 		found = append(found, q.letters(filter, n)...)
 	}
 	slices.SortFunc(found, func(a, b DeadLetter) int {
@@ -214,7 +214,7 @@ func (m *Memory) each(ctx context.Context, queue string, ids []string, do func(q
 	defer unlock()
 	n := 0
 	for _, id := range ids {
-		if slices.ContainsFunc(m.parts(queue), func(q *machine) bool { return do(q, now, id) }) {
+		if slices.ContainsFunc(m.queues[queue], func(q *machine) bool { return do(q, now, id) }) {
 			n++
 		}
 	}
@@ -228,7 +228,7 @@ func (m *Memory) Status(ctx context.Context, queue, id string) (Status, error) {
 		return Status{}, err
 	}
 	defer unlock()
-	for _, q := range m.parts(queue) {
+	for _, q := range m.queues[queue] {
 		if s, err := q.status(now, id); !errors.Is(err, ErrUnknownJob) {
 			return s, err
 		}
@@ -243,7 +243,7 @@ func (m *Memory) Cancel(ctx context.Context, queue, id string) (State, error) {
 		return "", err
 	}
 	defer unlock()
-	for _, q := range m.parts(queue) {
+	for _, q := range m.queues[queue] {
 		if s, err := q.cancel(now, id); !errors.Is(err, ErrUnknownJob) {
 			return s, err
 		}
@@ -258,7 +258,10 @@ func (m *Memory) Purge(ctx context.Context, queue string, filter PurgeFilter) (P
 		return Purged{}, err
 	}
 	defer unlock()
-	parts := m.parts(queue)
+	parts := m.queues[queue]
+	if len(parts) == 0 {
+		return Purged{}, nil
+	}
 	if filter.Cursor == "" {
 		var at []string
 		for _, q := range parts {
@@ -343,7 +346,9 @@ func (m *Memory) lock(ctx context.Context) (now tick, unlock func(), err error) 
 // timeOf and tickOf go between the engine's time and the calendar's, as it was when the engine began: a clock
 // that is set changes nothing.
 func (m *Memory) timeOf(t tick) time.Time { return m.begin.Round(0).Add(time.Duration(t - 1)).UTC() }
-func (m *Memory) tickOf(t time.Time) tick { return tick(t.Sub(m.begin.Round(0))) + 1 }
+func (m *Memory) tickOf(t time.Time) tick {
+	return tick(min(t.Sub(m.begin.Round(0)), 1<<61)) + 1 // a year that no Duration reaches is never
+}
 
 func (m *Memory) partitionOf(group string) int {
 	if m.Partitions <= 1 {

@@ -43,15 +43,17 @@ func (m *Mux) Use(middleware ...func(next Handler) Handler) {
 }
 
 // wrapped are the handlers as they are called.
-func (m *Mux) wrapped() map[string]Handler {
+func (m *Mux) wrapped() (map[string]Handler, error) {
 	all := maps.Clone(m.handlers)
 	for kind, h := range all {
-		for _, wrap := range slices.Backward(m.middleware) {
-			h = wrap(h)
+		for i, wrap := range slices.Backward(m.middleware) {
+			if h = wrap(h); h == nil {
+				return nil, fmt.Errorf("queue: Run: middleware %d made nil of the handler of %s", i, kind)
+			}
 		}
 		all[kind] = h
 	}
-	return all
+	return all, nil
 }
 
 // Has says whether a kind has a handler.

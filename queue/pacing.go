@@ -54,7 +54,7 @@ func (p *pacer) wait() time.Duration {
 	if p.next.Before(now) {
 		p.next = now
 	}
-	p.next = p.next.Add(time.Duration(float64(time.Second) / float64(limit)))
+	p.next = p.next.Add(time.Duration(min(float64(time.Second)/float64(limit), float64(2*maxRateSleep))))
 	if after := p.next.Sub(now); after <= maxRateSleep {
 		return max(after, minSnooze)
 	}

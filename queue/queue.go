@@ -3,9 +3,12 @@ package queue
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +52,8 @@ type Queue struct {
 	cfg    Config
 	log    *slog.Logger
 
+	ids      idSource
+	zombies  atomic.Int64
 	trimmed  atomic.Int64
 	trimming atomic.Bool
 
@@ -78,7 +83,11 @@ func New(broker Broker, cfg Config) (*Queue, error) {
 		return nil, fmt.Errorf("%w: the %s broker loses every job when the process ends, acknowledged ones too; "+
 			"set Config.AllowVolatile where that is meant (tests, demos); this version has no durable broker yet", ErrVolatile, info.Engine)
 	}
+	cfg.Codecs = slices.Clone(cfg.Codecs)
 	for i, c := range cfg.Codecs {
+		if c == nil || c.Name() == "" && c != Plain() {
+			return nil, fmt.Errorf("queue: New: Config.Codecs[%d] is nil or has no name", i)
+		}
 		for _, before := range cfg.Codecs[:i] {
 			if before.Name() == c.Name() {
 				return nil, fmt.Errorf("queue: New: Config.Codecs has two of the name %q", c.Name())
@@ -111,14 +120,24 @@ func (q *Queue) Enqueue(ctx context.Context, jobs ...Job) ([]Receipt, error) {
 }
 
 // Bury puts a job that can never be run straight among the dead letters, with the reason and without
-// its payload, so that it can be seen. Its DedupeKey is asked, as in Enqueue.
+// its payload, so that it can be seen. Its DedupeKey is asked, as in Enqueue. Names that are too long to be stored are replaced by
+// their beginning and their SHA-256.
 func (q *Queue) Bury(ctx context.Context, job Job, reason error) (Receipt, error) {
+	if reason == nil {
+		return Receipt{}, errors.New("queue: Bury: there is no reason")
+	}
 	job.Payload = nil
+	for _, name := range []*string{&job.Kind, &job.Group, &job.Key, &job.DedupeKey} {
+		*name = fitName(*name)
+	}
+	if job.checkNames() != nil {
+		job.Headers = nil // one of their names
+	}
 	entries, err := q.prepare("Bury", []Job{job})
 	if err != nil {
 		return Receipt{}, err
 	}
-	entries[0].Dead = cut(reason.Error(), maxErrorLen)
+	entries[0].Dead = cut(cmp.Or(reason.Error(), noText), maxErrorLen)
 	receipts, err := q.enqueue(ctx, entries)
 	if err != nil {
 		return Receipt{}, err
@@ -127,6 +146,16 @@ func (q *Queue) Bury(ctx context.Context, job Job, reason error) (Receipt, error
 		q.died(ctx, []DeadLetter{{Job: entries[0].Job, Error: entries[0].Dead, At: time.Now()}})
 	}
 	return receipts[0], nil
+}
+
+// noText stands for an error without a text.
+const noText = "an error without a text"
+
+func fitName(s string) string {
+	if len(s) <= maxName {
+		return s
+	}
+	return cut(s, 64) + fmt.Sprintf("…%x", sha256.Sum256([]byte(s)))
 }
 
 // prepare checks jobs, gives them their IDs and defaults, and encodes their payloads.
@@ -139,10 +168,10 @@ func (q *Queue) prepare(what string, jobs []Job) ([]Entry, error) {
 		if err := j.check(); err != nil {
 			return nil, fmt.Errorf("queue: %s: %w", what, err)
 		}
-		j.ID = newID()
+		j.ID = q.ids.next()
 		j.Attempts, j.Crashes, j.History, j.Since = 0, 0, nil, time.Time{}
-		j.MaxAttempts = cmp.Or(j.MaxAttempts, q.cfg.MaxAttempts)
-		j.MaxCrashes = cmp.Or(j.MaxCrashes, defaultMaxCrashes)
+		j.MaxAttempts = min(cmp.Or(j.MaxAttempts, q.cfg.MaxAttempts), math.MaxInt32) // what a record can hold
+		j.MaxCrashes = min(cmp.Or(j.MaxCrashes, defaultMaxCrashes), math.MaxInt32)
 		j.Deadline = cmp.Or(j.Deadline, defaultDeadline)
 		j.DedupeFor = cmp.Or(j.DedupeFor, defaultDedupeFor)
 		j.StatusFor = cmp.Or(j.StatusFor, defaultStatusFor)
@@ -216,17 +245,7 @@ func (q *Queue) Health(ctx context.Context) error {
 
 // Zombies counts the handlers of this process that still run although their time was over, their lease lost,
 // or their job cancelled.
-func (q *Queue) Zombies() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	n := 0
-	for w := range q.workers {
-		w.mu.Lock()
-		n += w.zombies
-		w.mu.Unlock()
-	}
-	return n
-}
+func (q *Queue) Zombies() int { return int(q.zombies.Load()) }
 
 // Trimmed counts the dead letters that this process has dropped because there were more than Config.MaxDead.
 func (q *Queue) Trimmed() int64 { return q.trimmed.Load() }
@@ -236,7 +255,7 @@ func (q *Queue) died(ctx context.Context, letters []DeadLetter) {
 	for _, d := range letters {
 		q.log.LogAttrs(ctx, slog.LevelError, "queue: job is dead", append(jobAttrs(&d.Job), slog.String(logError, d.Error))...)
 		if q.cfg.Hooks.Died != nil {
-			q.hook(ctx, "Died", func() { q.cfg.Hooks.Died(ctx, d) })
+			q.hookApart(ctx, "Died", func() { q.cfg.Hooks.Died(ctx, d) })
 		}
 	}
 }
@@ -262,7 +281,7 @@ func (q *Queue) trim(ctx context.Context) error {
 			ids[i] = d.Job.ID
 			q.log.LogAttrs(ctx, slog.LevelWarn, "queue: dead letter trimmed: there are more than Config.MaxDead", append(jobAttrs(&d.Job), slog.String(logError, d.Error))...)
 			if q.cfg.Hooks.Trimmed != nil {
-				q.hook(ctx, "Trimmed", func() { q.cfg.Hooks.Trimmed(ctx, d) })
+				q.hookApart(ctx, "Trimmed", func() { q.cfg.Hooks.Trimmed(ctx, d) })
 			}
 		}
 		n, err := q.op.Drop(ctx, q.cfg.Name, ids)

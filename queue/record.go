@@ -151,10 +151,13 @@ func millis(t time.Time) int64 {
 	return t.UnixMilli()
 }
 
+// longestSpan is as long as a time.Duration can be, in milliseconds.
+const longestSpan = int64(math.MaxInt64 / time.Millisecond)
+
 // spanMillis rounds up: a span must not become none.
 func spanMillis(d time.Duration) int64 {
 	ms := d.Milliseconds()
-	if d > time.Duration(ms)*time.Millisecond {
+	if d > time.Duration(ms)*time.Millisecond && ms < longestSpan {
 		ms++
 	}
 	return ms
@@ -308,7 +311,7 @@ func (r *recordReader) count() int {
 // span is a time.Duration in milliseconds.
 func (r *recordReader) span() time.Duration {
 	ms := r.int64()
-	r.bad = r.bad || ms < 0 || ms > int64(math.MaxInt64/time.Millisecond)
+	r.bad = r.bad || ms < 0 || ms > longestSpan
 	return time.Duration(ms) * time.Millisecond
 }
 

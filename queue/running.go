@@ -2,10 +2,12 @@ package queue
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
 	"time"
 )
@@ -20,6 +22,7 @@ type running struct {
 	job     *Job // as it is stored; the broker's as well, so nobody writes to it
 	given   *Job // as the handler gets it, whose goroutine alone uses it
 	age     time.Duration
+	begun   time.Time
 	cancel  context.CancelCauseFunc
 	timer   *time.Timer // until it is a zombie; nil if it has no timeout and nothing has ended its context
 
@@ -28,6 +31,7 @@ type running struct {
 	cancelled bool // the job was cancelled
 	stopped   bool // its context was cancelled because the worker stops
 	gone      bool // it is a zombie: whatever it says changes nothing
+	done      bool // the handler has returned
 	progress  *Progress
 	percent   int
 	result    []byte
@@ -55,7 +59,14 @@ func (r *running) ignored() {
 		w.mu.Unlock()
 		return // it has just returned
 	}
-	w.zombie(r)
+	w.mu.Unlock()
+	after := w.backoff(r) // the user's code
+	w.mu.Lock()
+	if r.f.held[r.token] != r {
+		w.mu.Unlock()
+		return
+	}
+	w.zombie(r, after)
 	w.mu.Unlock()
 	poke(r.f.poke)
 	ctx := context.Background()
@@ -65,10 +76,11 @@ func (r *running) ignored() {
 	}
 }
 
-// zombie takes a running handler's lease and slot. The caller holds mu.
-func (w *worker) zombie(r *running) {
+// zombie takes a running handler's lease and slot. after is how long the job waits for its next run. The caller holds mu.
+func (w *worker) zombie(r *running, after time.Duration) {
 	delete(r.f.held, r.token)
 	r.gone = true
+	w.q.zombies.Add(1)
 	if w.zombies++; w.zombies <= w.cfg.Concurrency {
 		w.giveSlots(1)
 	} else {
@@ -79,8 +91,7 @@ func (w *worker) zombie(r *running) {
 	}
 	s := settled{Settlement: Settlement{Token: r.token, Action: Release}, job: r.job}
 	if !r.stopped {
-		s.Action, s.err, s.Error = Retry, errZombie, errZombie.Error()
-		s.After = defaultBackoff(r.job.Attempts + 1)
+		s.Action, s.err, s.Error, s.After, s.cancelled = Retry, errZombie, errZombie.Error(), after, r.cancelled
 	}
 	r.f.settled = append(r.f.settled, s)
 }
@@ -97,7 +108,7 @@ func (f *fetcher) start(base context.Context, lease *Lease) {
 		poke(f.poke)
 		return
 	}
-	r := &running{f: f, token: lease.Token, job: &lease.Job, age: lease.Age}
+	r := &running{f: f, token: lease.Token, job: &lease.Job, age: lease.Age, begun: time.Now()}
 	var ctx context.Context
 	ctx, r.cancel = context.WithCancelCause(base)
 	r.Context, r.handler = r.limit(ctx), h
@@ -131,7 +142,7 @@ func (r *running) limit(ctx context.Context) context.Context {
 	if !ok {
 		d = cfg.Timeout
 	}
-	if d <= 0 {
+	if d <= 0 || d > noLimit {
 		return ctx
 	}
 	limited, release := context.WithTimeoutCause(ctx, d, ErrTimeout)
@@ -169,7 +180,7 @@ func (w *worker) ready(lease *Lease) (Handler, *Settlement) {
 // one that can.
 func (w *worker) unknownThing(lease *Lease, what string, err error) Settlement {
 	s := Settlement{Token: lease.Token, Action: Snooze, After: unknownWait, Error: cut(err.Error(), maxErrorLen)}
-	if lease.Age >= unknownFor && w.met(what) >= unknownMet {
+	if lease.Age >= w.cfg.UnknownFor && w.met(what) >= unknownMet {
 		s.Action = Kill
 	}
 	w.q.log.LogAttrs(context.Background(), slog.LevelWarn, "queue: this worker can't run the job; it waits for one that can", append(jobAttrs(&lease.Job), slog.Any(logError, err))...)
@@ -189,43 +200,43 @@ func (w *worker) met(what string) time.Duration {
 	return time.Since(first)
 }
 
-// handle runs a handler and hands on what became of it.
+// handle runs a handler and hands on what became of it. The defers run whatever the handler, the hooks and the
+// error's methods do: each may panic or end the goroutine.
 func (w *worker) handle(r *running) {
-	err := errGone // stands if the handler ends its goroutine
-	var begun time.Time
-	if w.q.cfg.Hooks.Ended != nil {
-		begun = time.Now()
-	}
+	err := errGone                                                                             // stands if the handler ends its goroutine
+	s := Settlement{Token: r.token, Action: Retry, Error: errGone.Error(), After: time.Second} // stands if outcome does
 	defer func() {
-		if w.q.cfg.Hooks.Ended != nil {
-			w.q.hook(r, "Ended", func() { w.q.cfg.Hooks.Ended(r, *r.given, err, time.Since(begun)) })
-		}
-		w.finish(r, w.outcome(r, err), err)
+		w.finish(r, s, err)
 		r.cancel(nil)
 	}()
+	defer func() { s = w.outcome(r, err) }()
+	if w.q.cfg.Hooks.Ended != nil {
+		defer func() {
+			w.q.hook(r, "Ended", func() { w.q.cfg.Hooks.Ended(r, *r.given, err, time.Since(r.begun)) })
+		}()
+	}
 	r.given = r.job
-	if r.job.codec != "" {
-		given := *r.job
-		r.given = &given
-		if err = w.q.decode(r.given); err != nil {
-			return
-		}
-	}
-	err = errGone
-	if w.q.cfg.Hooks.Started != nil {
-		w.q.hook(r, "Started", func() { w.q.cfg.Hooks.Started(r, *r.given) })
-	}
 	err = w.call(r)
 }
 
-// call runs a handler; a panic is an error.
+// call decodes the payload and runs the handler; a panic is an error.
 func (w *worker) call(r *running) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			w.q.log.LogAttrs(r, slog.LevelError, "queue: handler panicked", append(jobAttrs(r.given), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))...)
+			w.q.log.LogAttrs(r, slog.LevelError, "queue: handler panicked", append(jobAttrs(r.job), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))...)
 			err = &panicError{v}
 		}
 	}()
+	if r.job.codec != "" {
+		given := *r.job
+		if err := w.q.decode(&given); err != nil {
+			return &decodeError{err}
+		}
+		r.given = &given
+	}
+	if w.q.cfg.Hooks.Started != nil {
+		w.q.hook(r, "Started", func() { w.q.cfg.Hooks.Started(r, *r.given) })
+	}
 	return r.handler(r, *r.given)
 }
 
@@ -246,12 +257,12 @@ func (w *worker) outcome(r *running, err error) (s Settlement) {
 	if errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(r), ErrTimeout) {
 		err = fmt.Errorf("%w: %w", ErrTimeout, err)
 	}
-	s.Error = cut(err.Error(), maxErrorLen)
+	s.Error = cut(cmp.Or(err.Error(), noText), maxErrorLen)
 	if p, ok := errors.AsType[permanent](err); ok && p.Permanent() {
 		s.Action = Kill
-	} else if r.given.codec != "" && (errors.Is(err, ErrNoCodec) || errors.Is(err, ErrNewerFormat)) {
+	} else if _, ok := errors.AsType[*decodeError](err); ok && (errors.Is(err, ErrNoCodec) || errors.Is(err, ErrNewerFormat)) {
 		return w.unknownThing(&Lease{Token: r.token, Job: *r.job, Age: r.age}, "codec "+r.job.codec, err)
-	} else if r.given.codec != "" { // it can't be decoded, now or later
+	} else if ok { // it can't be decoded, now or later
 		s.Action = Kill
 	} else if d, ok := errors.AsType[delayer](err); ok {
 		s.Action, s.After = Snooze, max(d.RetryAfter(), minSnooze)
@@ -259,13 +270,22 @@ func (w *worker) outcome(r *running, err error) (s Settlement) {
 			s.Park = p.ParkGroup()
 		}
 	} else {
-		s.Action, s.After = Retry, w.backoff(r.job.Kind)(r.job.Attempts+1)
+		s.Action, s.After = Retry, w.backoffOf(r.job.Kind)(r.job.Attempts+1)
 	}
+	// No longer than the job may live: it then dies of its deadline in time, and its group is not parked for ever.
+	s.After = min(s.After, max(r.job.Deadline-r.age-time.Since(r.begun), 0)+time.Second)
 	w.q.log.LogAttrs(r, slog.LevelWarn, "queue: job failed", append(jobAttrs(r.job), slog.Duration("again_in", s.After), slog.Any(logError, err))...)
 	return s
 }
 
-func (w *worker) backoff(kind string) Backoff {
+// backoff is how long a job waits after a failure that its handler did not tell of.
+func (w *worker) backoff(r *running) (after time.Duration) {
+	after = defaultBackoff(r.job.Attempts + 1)
+	defer func() { _ = recover() }() // the user's code
+	return w.backoffOf(r.job.Kind)(r.job.Attempts + 1)
+}
+
+func (w *worker) backoffOf(kind string) Backoff {
 	if b := w.cfg.Backoffs[kind]; b != nil {
 		return b
 	}
@@ -278,7 +298,9 @@ func (w *worker) finish(r *running, s Settlement, err error) {
 	if r.timer != nil {
 		r.timer.Stop()
 	}
+	r.done = true
 	if r.gone {
+		w.q.zombies.Add(-1)
 		w.zombies--
 		if w.owed > 0 {
 			w.owed--
@@ -297,7 +319,7 @@ func (w *worker) finish(r *running, s Settlement, err error) {
 		s.Result, s.Enqueue = r.result, r.follow
 	}
 	if !r.lost {
-		r.f.settled = append(r.f.settled, settled{s, r.job, err})
+		r.f.settled = append(r.f.settled, settled{s, r.job, err, r.cancelled})
 	}
 	w.giveSlots(1)
 	w.mu.Unlock()
@@ -334,6 +356,17 @@ func runningFrom(ctx context.Context) (*running, error) {
 	return r, nil
 }
 
+// over says why what a handler says does not count any more. The caller holds worker.mu.
+func (r *running) over() error {
+	switch {
+	case r.lost || r.gone:
+		return ErrLeaseLost
+	case r.done:
+		return ErrNoJob
+	}
+	return nil
+}
+
 // JobFrom gives the job that ctx's handler runs: its ID, group, headers, attempts. It says false where ctx is
 // not a handler's.
 func JobFrom(ctx context.Context) (Job, bool) {
@@ -347,7 +380,7 @@ func JobFrom(ctx context.Context) (Job, bool) {
 // ReportProgress says how far the job of ctx's handler has come, for its [Status]: 0 to 100 percent, and a note
 // of at most 1 KiB. It is cheap enough to be called in a loop: what is newest goes out at most ten times a second. Within a
 // run it never goes back. On a job that is not tracked it does nothing. It fails with [ErrLeaseLost] once
-// that is known, with [ErrNoJob], and for another percentage.
+// that is known, with [ErrNoJob], also once the handler has returned, and for another percentage.
 func ReportProgress(ctx context.Context, percent int, note string) error {
 	r, err := runningFrom(ctx)
 	switch {
@@ -361,8 +394,8 @@ func ReportProgress(ctx context.Context, percent int, note string) error {
 	w := r.f.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if r.lost || r.gone {
-		return ErrLeaseLost
+	if err := r.over(); err != nil {
+		return err
 	}
 	if percent < r.percent {
 		return nil
@@ -374,7 +407,7 @@ func ReportProgress(ctx context.Context, percent int, note string) error {
 }
 
 // SetResult keeps a result for the [Status] of the job of ctx's handler, if that succeeds and the job is tracked. It
-// fails with [ErrResultTooLarge] over 64 KiB and with [ErrNoJob].
+// fails with [ErrResultTooLarge] over 64 KiB, and with [ErrLeaseLost] and [ErrNoJob] as ReportProgress does.
 func SetResult(ctx context.Context, result []byte) error {
 	r, err := runningFrom(ctx)
 	if err != nil {
@@ -385,13 +418,17 @@ func SetResult(ctx context.Context, result []byte) error {
 	}
 	r.f.w.mu.Lock()
 	defer r.f.w.mu.Unlock()
+	if err := r.over(); err != nil {
+		return err
+	}
 	r.result = bytes.Clone(result)
 	return nil
 }
 
 // EnqueueOnAck enqueues jobs in the same step in which the job of ctx's handler is done: all of it happens or
 // nothing. They belong to that job's group; q is a queue over the same [Broker] value. It answers the jobs' IDs; one whose
-// DedupeKey is taken is dropped. It fails as Enqueue does, with [ErrNoJob], and for another group or broker.
+// DedupeKey is taken is dropped. It fails as Enqueue does, with [ErrLeaseLost] and [ErrNoJob] as ReportProgress does, and for
+// another group or broker.
 func (q *Queue) EnqueueOnAck(ctx context.Context, jobs ...Job) (ids []string, err error) {
 	r, err := runningFrom(ctx)
 	if err != nil {
@@ -412,10 +449,15 @@ func (q *Queue) EnqueueOnAck(ctx context.Context, jobs ...Job) (ids []string, er
 	}
 	for i := range entries {
 		entries[i].Queue = q.cfg.Name
+		j := &entries[i].Job // it is kept for a while
+		j.Payload, j.Headers = bytes.Clone(j.Payload), maps.Clone(j.Headers)
 		ids = append(ids, entries[i].Job.ID)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if err := r.over(); err != nil {
+		return nil, err
+	}
 	r.follow = append(r.follow, entries...)
 	return ids, nil
 }

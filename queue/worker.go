@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,11 +27,14 @@ const (
 	hintPause    = 50 * time.Millisecond  // between looks for hints that come early, at most
 	reportPause  = 100 * time.Millisecond // between reports of progress
 	zombieGrace  = 5 * time.Second        // for a handler to return once its context has ended
-	unknownFor   = 24 * time.Hour         // how long a kind without a handler waits for one
-	unknownMet   = time.Hour              // and how long at least since this worker first met it
-	unknownWait  = 30 * time.Second       // between looks at such a job
-	minSnooze    = 100 * time.Millisecond // an error that says "now" must not spin
-	maxRateSleep = time.Minute            // of a job whose kind is over its rate
+	unknownFor   = 24 * time.Hour         // how long a kind without a handler waits for one by default
+	minLease     = 100 * time.Millisecond // a heartbeat comes every third
+	maxSlots     = 1 << 20
+	noLimit      = 100 * 365 * 24 * time.Hour // a timeout beyond is none
+	unknownMet   = time.Hour                  // and how long at least since this worker first met it
+	unknownWait  = 30 * time.Second           // between looks at such a job
+	minSnooze    = 100 * time.Millisecond     // an error that says "now" must not spin
+	maxRateSleep = time.Minute                // of a job whose kind is over its rate
 )
 
 // WorkerConfig tunes one Run. The zero value is valid.
@@ -57,6 +62,10 @@ type WorkerConfig struct {
 	// Periodic jobs are enqueued by this worker; each tick once among all processes.
 	Periodic []Periodic
 
+	// UnknownFor is how long a job waits whose kind, or codec, no worker knows, before it is a dead letter; 0 means 24 h. A worker
+	// gives it an hour at least from when it first met the kind. Keep it below the jobs' deadline.
+	UnknownFor time.Duration
+
 	// GiveBack is closed to end a drain at once: what still runs is given back without waiting. nil never does so.
 	GiveBack <-chan struct{}
 }
@@ -72,22 +81,30 @@ func (q *Queue) Run(ctx context.Context, mux *Mux, cfg WorkerConfig) error {
 	if err := cfg.check(); err != nil {
 		return fmt.Errorf("queue: Run: %w", err)
 	}
+	handlers, err := mux.wrapped()
+	if err != nil {
+		return err
+	}
+	cfg.UnknownFor = cmp.Or(cfg.UnknownFor, unknownFor)
+	cfg.Backoffs, cfg.Timeouts, cfg.Rates, cfg.Periodic = maps.Clone(cfg.Backoffs), maps.Clone(cfg.Timeouts), maps.Clone(cfg.Rates), slices.Clone(cfg.Periodic)
 	cfg.Concurrency = cmp.Or(cfg.Concurrency, defaultConcurrency)
 	cfg.Lease = cmp.Or(cfg.Lease, defaultLease)
 	cfg.Drain = cmp.Or(cfg.Drain, defaultDrain)
 	if cfg.Backoff == nil {
 		cfg.Backoff = defaultBackoff
 	}
-	newWorker(q, mux, cfg).run(ctx)
+	newWorker(q, handlers, cfg).run(ctx)
 	return nil
 }
 
 func (cfg *WorkerConfig) check() error {
 	switch {
-	case cfg.Concurrency < 0:
-		return fmt.Errorf("WorkerConfig.Concurrency is %d; want 0 for the default, or more", cfg.Concurrency)
-	case cfg.Lease < 0:
-		return fmt.Errorf("WorkerConfig.Lease is %v; want 0 for the default, or more", cfg.Lease)
+	case cfg.Concurrency < 0 || cfg.Concurrency > maxSlots:
+		return fmt.Errorf("WorkerConfig.Concurrency is %d; want 0 for the default, or 1 to %d", cfg.Concurrency, maxSlots)
+	case cfg.Lease < 0 || cfg.Lease > 0 && cfg.Lease < minLease:
+		return fmt.Errorf("WorkerConfig.Lease is %v; want 0 for the default, or %v and more", cfg.Lease, minLease)
+	case cfg.UnknownFor < 0:
+		return fmt.Errorf("WorkerConfig.UnknownFor is %v; want 0 for the default, or more", cfg.UnknownFor)
 	case cfg.Drain < 0:
 		return fmt.Errorf("WorkerConfig.Drain is %v; want 0 for the default, or more", cfg.Drain)
 	case cfg.Timeout < 0:
@@ -139,9 +156,9 @@ type worker struct {
 	pacers  map[string]*pacer    // by kind
 }
 
-func newWorker(q *Queue, mux *Mux, cfg WorkerConfig) *worker {
+func newWorker(q *Queue, handlers map[string]Handler, cfg WorkerConfig) *worker {
 	w := &worker{
-		q: q, handlers: mux.wrapped(), cfg: cfg, process: newID(), free: cfg.Concurrency, reports: make(chan struct{}, 1), trims: make(chan struct{}, 1), returned: make(chan struct{}, 1), idle: make(chan *running), ended: make(chan struct{}), stopped: make(chan time.Time, 1),
+		q: q, handlers: handlers, cfg: cfg, process: newID(), free: cfg.Concurrency, reports: make(chan struct{}, 1), trims: make(chan struct{}, 1), returned: make(chan struct{}, 1), idle: make(chan *running), ended: make(chan struct{}), stopped: make(chan time.Time, 1),
 		unknown: map[string]time.Time{}, pacers: map[string]*pacer{},
 	}
 	for kind, l := range cfg.Rates {
@@ -266,6 +283,13 @@ func (w *worker) beat(ctx context.Context, reports bool) {
 			}
 			beat.Tokens = append(beat.Tokens, t)
 		}
+		if !reports { // what is done, but not settled yet, must not be taken over either
+			for _, list := range [][]settled{f.settled, f.underWay} {
+				for i := range list {
+					beat.Tokens = append(beat.Tokens, list[i].Token)
+				}
+			}
+		}
 		w.mu.Unlock()
 		if len(beat.Tokens) > 0 {
 			all.Go(func() { f.extend(ctx, beat) })
@@ -316,8 +340,17 @@ func (w *worker) drain(base context.Context) {
 	defer again.Stop()
 	deadline := time.NewTimer(time.Until(end))
 	defer deadline.Stop()
+	patient, giveUp := context.WithCancel(base) // until GiveBack
+	defer giveUp()
+	go func() {
+		select {
+		case <-w.cfg.GiveBack:
+			giveUp()
+		case <-patient.Done():
+		}
+	}()
 	for expired := false; w.busy() && !expired; {
-		w.settleAll(base, end)
+		w.settleAll(patient, end)
 		select {
 		case <-w.returned:
 		case <-again.C:
@@ -375,7 +408,7 @@ func (w *worker) leaveBehind() {
 	for _, f := range w.fetchers {
 		for _, r := range f.held {
 			left++
-			w.zombie(r)
+			w.zombie(r, 0)
 		}
 	}
 	if left > 0 {

@@ -155,9 +155,9 @@ func TestHandlerThatIgnoresCancellationFreesItsSlotAndEveryLaterWriteOfItIsFence
 			if job.Attempts == 0 {
 				<-release
 				late <- queue.ReportProgress(ctx, 99, "late")
-				require.NoError(t, queue.SetResult(ctx, []byte("late")))
+				require.ErrorIs(t, queue.SetResult(ctx, []byte("late")), queue.ErrLeaseLost)
 				_, err := q.EnqueueOnAck(ctx, queue.Job{Kind: "next"})
-				require.NoError(t, err)
+				require.ErrorIs(t, err, queue.ErrLeaseLost)
 				return nil // an Ack that must not count
 			}
 			j.add("second run")

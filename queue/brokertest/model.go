@@ -103,9 +103,8 @@ type letter struct {
 }
 
 type key struct {
-	job    string
-	number int // of the job's acceptance
-	end    time.Duration
+	job *job
+	end time.Duration
 }
 
 type status struct {
@@ -234,11 +233,13 @@ func (m *model) accept(e queue.Entry) queue.Receipt {
 	id := [2]string{e.Job.Group, e.Job.DedupeKey}
 	if e.Job.DedupeKey != "" {
 		if k, taken := m.keys[id]; taken && now < k.end {
-			return queue.Receipt{ID: k.job, Duplicate: true}
+			return queue.Receipt{ID: k.job.ID, Duplicate: true}
 		}
-		m.keys[id] = key{e.Job.ID, m.accepted, now + e.Job.DedupeFor}
 	}
 	j := &job{Job: e.Job, number: m.accepted, since: now}
+	if e.Job.DedupeKey != "" {
+		m.keys[id] = key{j, now + e.Job.DedupeFor}
+	}
 	if e.Job.Track {
 		m.status[j.ID] = &status{job: j}
 	}
@@ -413,7 +414,7 @@ func (m *model) settle(l *lane, s queue.Settlement, c *queue.Claimed) {
 		}
 		m.end(head, queue.Succeeded)
 		for _, e := range s.Enqueue {
-			m.space.queue(cmp.Or(e.Queue, m.name)).accept(e)
+			c.Enqueued = append(c.Enqueued, m.space.queue(cmp.Or(e.Queue, m.name)).accept(e))
 		}
 	case queue.Release:
 		m.giveBack(l)
@@ -423,8 +424,12 @@ func (m *model) settle(l *lane, s queue.Settlement, c *queue.Claimed) {
 		m.die(head, s.Error, c)
 	case queue.Snooze:
 		if late {
+			reason := "deadline"
+			if s.Error != "" {
+				reason += ": " + s.Error
+			}
 			m.leave(l)
-			m.die(head, "deadline", c)
+			m.die(head, reason, c)
 			return
 		}
 		m.wait(l, s.After)
@@ -650,7 +655,7 @@ func (m *model) drop(ids []string) int {
 
 func (m *model) freeKey(j *job) {
 	id := [2]string{j.Group, j.DedupeKey}
-	if m.keys[id].job == j.ID {
+	if m.keys[id].job == j {
 		delete(m.keys, id)
 	}
 }
@@ -723,7 +728,7 @@ func (m *model) remove(j *job) {
 // purge erases everything of a filter, in one go.
 func (m *model) purge(f queue.PurgeFilter) int {
 	picks := func(j *job) bool {
-		return !j.purged && (f.Group == "" || f.Group == j.Group) && (f.Key == "" || f.Key == j.Key) && (f.Kind == "" || f.Kind == j.Kind)
+		return (f.Group == "" || f.Group == j.Group) && (f.Key == "" || f.Key == j.Key) && (f.Kind == "" || f.Kind == j.Kind)
 	}
 	var all []*job
 	for _, l := range m.lanes {
@@ -733,7 +738,7 @@ func (m *model) purge(f queue.PurgeFilter) int {
 	for _, d := range m.dead {
 		all = append(all, d.job)
 	}
-	all = slices.DeleteFunc(all, func(j *job) bool { return !picks(j) })
+	all = slices.DeleteFunc(all, func(j *job) bool { return j.purged || !picks(j) })
 	slices.SortFunc(all, func(a, b *job) int { return a.number - b.number })
 	n := 0
 	for _, j := range all {
@@ -755,15 +760,13 @@ func (m *model) purge(f queue.PurgeFilter) int {
 		m.derive()
 	}
 	for id, s := range m.status {
-		if s.job.ended != "" && f.Key == "" && (f.Group == "" || f.Group == s.job.Group) && (f.Kind == "" || f.Kind == s.job.Kind) {
+		if s.job.ended != "" && picks(s.job) {
 			delete(m.status, id)
 		}
 	}
-	if f.Key == "" && f.Kind == "" {
-		for id := range m.keys {
-			if id[0] == f.Group {
-				delete(m.keys, id)
-			}
+	for id, k := range m.keys {
+		if picks(k.job) {
+			delete(m.keys, id)
 		}
 	}
 	return n

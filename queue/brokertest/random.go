@@ -50,6 +50,7 @@ type world struct {
 	sent    time.Duration // when
 	calls   [processes]queue.Call
 	called  [processes]time.Duration // when
+	purged  [processes]bool          // something was, since
 	replies [processes]queue.Claimed
 	log     []string
 }
@@ -292,6 +293,9 @@ func (w *world) settlement(rng *rand.Rand, t queue.Token) queue.Settlement {
 		s.Error = "error" + strconv.Itoa(w.nextID)
 	case queue.Snooze:
 		s.Park = rng.IntN(3) == 0
+		if rng.IntN(2) == 0 {
+			s.Error = "error" + strconv.Itoa(w.nextID)
+		}
 	case queue.Release:
 	}
 	if (s.Action == queue.Retry || s.Action == queue.Snooze) && rng.IntN(4) > 0 {
@@ -339,7 +343,7 @@ func (w *world) claim(ctx context.Context, rng *rand.Rand) error {
 	for _, s := range call.Settle {
 		w.lost = append(w.lost, s.Token)
 	}
-	w.calls[p], w.called[p] = call, w.models.now
+	w.calls[p], w.called[p], w.purged[p] = call, w.models.now, false
 	return w.sameClaim(ctx, p, false)
 }
 
@@ -411,6 +415,9 @@ func (w *world) sameClaim(ctx context.Context, p int, again bool) error {
 	if err := sameDeaths(got.Died, want.Died); err != nil {
 		return err
 	}
+	if !slices.Equal(got.Enqueued, want.Enqueued) {
+		return broken(dedupes, "the receipts of what Acks brought are %v; want %v", got.Enqueued, want.Enqueued)
+	}
 	for i := range min(len(got.Jobs), len(want.Jobs)) {
 		g, x := got.Jobs[i].Job, want.Jobs[i].Job
 		if g.ID != x.ID {
@@ -420,6 +427,9 @@ func (w *world) sameClaim(ctx context.Context, p int, again bool) error {
 			if !again { // an answer that was kept may be shown as it was
 				return broken(counts, "%s has %d attempts and %d crashes; want %d and %d", g.ID, g.Attempts, g.Crashes, x.Attempts, x.Crashes)
 			}
+		}
+		if again && w.purged[p] { // what was purged may be gone from the answer
+			g.Payload, g.Headers = x.Payload, x.Headers
 		}
 		if !bytes.Equal(g.Payload, x.Payload) || g.Kind != x.Kind || g.Group != x.Group || g.Key != x.Key || len(g.Headers) != len(x.Headers) {
 			return broken(onePlace, "%s came back as another job: %+v; want %+v", g.ID, g, x)
@@ -588,6 +598,9 @@ func (w *world) cancel(ctx context.Context, rng *rand.Rand) error {
 
 func (w *world) purge(ctx context.Context, f queue.PurgeFilter) error {
 	w.note("purge %+v", f)
+	for p := range w.purged {
+		w.purged[p] = true
+	}
 	n := 0
 	for {
 		p, err := w.engine.Purge(ctx, w.name, f)
