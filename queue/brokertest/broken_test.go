@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,6 +30,7 @@ type broken struct {
 	status  func(b *broken, ctx context.Context, name, id string) (queue.Status, error)
 	limit   func(b *broken, ctx context.Context, name, group string, l queue.Limits) error
 
+	mu   *sync.Mutex // of what follows
 	n    uint64
 	jobs []queue.Lease
 	keys map[string]string
@@ -36,6 +38,8 @@ type broken struct {
 
 func (b *broken) Enqueue(ctx context.Context, name string, batch queue.Batch) ([]queue.Receipt, error) {
 	if b.enqueue != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		return b.enqueue(b, ctx, name, batch)
 	}
 	return b.Memory.Enqueue(ctx, name, batch)
@@ -43,6 +47,8 @@ func (b *broken) Enqueue(ctx context.Context, name string, batch queue.Batch) ([
 
 func (b *broken) Claim(ctx context.Context, name string, call queue.Call) (queue.Claimed, error) {
 	if b.claim != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		return b.claim(b, ctx, name, call)
 	}
 	return b.Memory.Claim(ctx, name, call)
@@ -50,6 +56,8 @@ func (b *broken) Claim(ctx context.Context, name string, call queue.Call) (queue
 
 func (b *broken) Extend(ctx context.Context, name string, beat queue.Heartbeat) (queue.Extended, error) {
 	if b.extend != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		return b.extend(b, ctx, name, beat)
 	}
 	return b.Memory.Extend(ctx, name, beat)
@@ -57,6 +65,8 @@ func (b *broken) Extend(ctx context.Context, name string, beat queue.Heartbeat) 
 
 func (b *broken) Replay(ctx context.Context, name string, ids []string) (int, error) {
 	if b.dead != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		return b.dead(b, ctx, name, ids)
 	}
 	return b.Memory.Replay(ctx, name, ids)
@@ -64,6 +74,8 @@ func (b *broken) Replay(ctx context.Context, name string, ids []string) (int, er
 
 func (b *broken) Purge(ctx context.Context, name string, f queue.PurgeFilter) (queue.Purged, error) {
 	if b.purge != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		return b.purge(b, ctx, name, f)
 	}
 	return b.Memory.Purge(ctx, name, f)
@@ -85,6 +97,8 @@ func (b *broken) Wait(ctx context.Context, name string, p int) error {
 
 func (b *broken) Status(ctx context.Context, name, id string) (queue.Status, error) {
 	if b.status != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		return b.status(b, ctx, name, id)
 	}
 	return b.Memory.Status(ctx, name, id)
@@ -92,6 +106,8 @@ func (b *broken) Status(ctx context.Context, name, id string) (queue.Status, err
 
 func (b *broken) Limit(ctx context.Context, name, group string, l queue.Limits) error {
 	if b.limit != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		return b.limit(b, ctx, name, group, l)
 	}
 	return b.Memory.Limit(ctx, name, group, l)
@@ -310,7 +326,11 @@ func TestSuiteRefutesBrokenEngines(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			found := brokertest.Failures(t, brokertest.Config{
-				New:    func(testing.TB) brokertest.Engine { b := tt.engine; b.Memory = new(queue.Memory); return &b },
+				New: func(testing.TB) brokertest.Engine {
+					b := tt.engine
+					b.Memory, b.mu = new(queue.Memory), new(sync.Mutex)
+					return &b
+				},
 				Bubble: synctest.Test, Sleep: time.Sleep,
 			})
 			if found[tt.by] == "" && !strings.Contains(found["random"], tt.by) {
