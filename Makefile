@@ -19,8 +19,9 @@ test-core: ## the root module's tests in under a minute, with Go alone
 lint: ## format, .golangci.yml and tidy go.mod files, in every module
 	@internal/house/lint.sh
 
-bench: ## the webhook receiver beside its peers
+bench: ## the webhook receiver beside its peers, the queue beside its targets
 	@go run ./bench webhook
+	@go run ./bench queue
 
 fuzz: ## every fuzz test for FUZZTIME (1m) each
 	@FUZZTIME=$(FUZZTIME) internal/house/fuzz.sh

@@ -2,6 +2,7 @@
 // process, and verifies the outcome of every run:
 //
 //	go run ./bench webhook [-json] [-rounds n] [-time d]
+//	go run ./bench queue [-engine memory] [-json] [-rounds n]
 package main
 
 import (
@@ -27,9 +28,10 @@ func main() {
 // run hands args to the benchmark that the first of them names.
 func run(ctx context.Context, args []string, out io.Writer) error {
 	benchmarks := map[string]func(context.Context, []string, io.Writer) error{
+		"queue":   benchQueue,
 		"webhook": benchWebhook,
 	}
-	const usage = "usage: bench webhook [flags]; bench webhook -h lists them"
+	const usage = "usage: bench queue|webhook [flags]; bench queue -h lists them"
 	if len(args) == 0 {
 		return errors.New(usage)
 	}

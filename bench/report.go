@@ -47,13 +47,16 @@ func (r ratio) MarshalJSON() ([]byte, error) {
 	return json.Marshal(r.value)
 }
 
-// want is the target of a ratio.
+// want is the target of a ratio. The zero value is none: the row is there to be read.
 type want struct {
 	sign  string // "<", "<=" or ">="
 	limit float64
 }
 
 func (w want) String() string {
+	if w == (want{}) {
+		return "-"
+	}
 	return w.sign + " " + strconv.FormatFloat(w.limit, 'f', 2, 64)
 }
 
@@ -63,8 +66,10 @@ func (w want) met(ratio float64) bool {
 		return ratio < w.limit
 	case "<=":
 		return ratio <= w.limit
-	default:
+	case ">=":
 		return ratio >= w.limit
+	default:
+		return true
 	}
 }
 
@@ -108,6 +113,8 @@ func (r *report) add(name, unit string, ours, peer float64, w want, problem erro
 	switch {
 	case problem != nil:
 		verdict = res.Problem
+	case w == want{}:
+		verdict = res.Want
 	case res.Met:
 		verdict = res.Want + " met"
 	}

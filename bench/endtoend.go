@@ -1,0 +1,236 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/breakwater-go/breakwater/queue"
+)
+
+// backlog is how many batches may be on their way before a producer waits: enough that the worker always has
+// something to claim, so little that the queue is no warehouse.
+const backlog = 256
+
+// laneName is a group and key.
+type laneName struct{ group, key string }
+
+// laneNames makes n of them that take turns through groups, with names as long as shops' and orders' are.
+func laneNames(n, groups int) []laneName {
+	names := make([]laneName, n)
+	for i := range names {
+		names[i] = laneName{group: fmt.Sprintf("shop-%06d.myshopify.com", i%groups), key: fmt.Sprintf("%013d", i)}
+	}
+	return names
+}
+
+// load sends jobs through a Queue and a worker, both at default settings, and keeps account of them.
+type load struct {
+	q         *queue.Queue
+	mux       *queue.Mux
+	producers int
+	batch     int // jobs of an Enqueue
+	lanes     []laneName
+	sent      []int64 // by lane: how many jobs
+	total     int64
+	tally     *tally
+
+	rates []float64 // jobs a second, by round
+	err   error     // what ended it early
+}
+
+func newLoad(engine queue.Broker, lanes []laneName, producers, batch int) (*load, error) {
+	q, err := queue.New(engine, queue.Config{AllowVolatile: true})
+	if err != nil {
+		return nil, err
+	}
+	l := &load{q: q, mux: queue.NewMux(), producers: producers, batch: batch, lanes: lanes, sent: make([]int64, len(lanes)), tally: newTally(len(lanes))}
+	l.mux.Handle(topic, func(_ context.Context, job queue.Job) error {
+		l.tally.take(job.Payload)
+		return nil
+	})
+	return l, nil
+}
+
+// round sends so many jobs while a worker runs, and ends when that has settled the last of them.
+func (l *load) round(ctx context.Context, jobs int, stall time.Duration) error {
+	if l.err != nil {
+		return nil // which problem tells
+	}
+	runtime.GC()
+	l.total += int64(jobs)
+	producing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	produced := make(chan error, l.producers)
+	start := time.Now()
+	for p := range l.producers {
+		go func() { produced <- l.produce(producing, p, jobs/l.producers, l.tally.room) }()
+	}
+	err := l.work(ctx, stall)
+	took := time.Since(start)
+	cancel() // those that wait for a job that is lost
+	for range l.producers {
+		if failed := <-produced; !errors.Is(failed, context.Canceled) {
+			err = errors.Join(err, failed)
+		}
+	}
+	l.rates = append(l.rates, float64(jobs)/took.Seconds())
+	return errors.Join(err, ctx.Err())
+}
+
+// produce sends the jobs of one producer, which has lanes of its own. It takes a place in room for every
+// batchJobs of them; nil has no end of it.
+func (l *load) produce(ctx context.Context, producer, jobs int, room chan<- struct{}) error {
+	batch := make([]queue.Job, l.batch)
+	for i := range batch {
+		batch[i] = queue.Job{Kind: topic, Payload: bytes.Clone(l.tally.want)}
+	}
+	own := len(l.lanes) / l.producers
+	for sent := 0; sent < jobs; {
+		if room != nil && sent%batchJobs == 0 {
+			select {
+			case room <- struct{}{}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		batch = batch[:min(len(batch), jobs-sent)]
+		for i := range batch {
+			lane := producer + l.producers*((sent+i)%own)
+			l.sent[lane]++
+			batch[i].Group, batch[i].Key = l.lanes[lane].group, l.lanes[lane].key
+			stamp(batch[i].Payload, lane, l.sent[lane])
+		}
+		if _, err := l.q.Enqueue(ctx, batch...); err != nil {
+			return err
+		}
+		sent += len(batch)
+	}
+	return nil
+}
+
+// work runs a worker until all jobs are settled, or until none has run for stall.
+func (l *load) work(ctx context.Context, stall time.Duration) error {
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- l.q.Run(running, l.mux, queue.WorkerConfig{}) }()
+	if !l.tally.wait(ctx, l.total, stall) && ctx.Err() == nil {
+		l.err = fmt.Errorf("no job ran for %v", stall)
+	}
+	stop() // what has run is settled before Run returns
+	return <-ended
+}
+
+// problem says why the load's figures mean nothing, if they don't.
+func (l *load) problem(ctx context.Context) error {
+	stats, err := l.q.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(l.err, l.tally.problem(l.total), checkStats(stats, queue.Stats{}))
+}
+
+// checkStats says what a queue holds, if that is not what it should.
+func checkStats(got, want queue.Stats) error {
+	got.Now = want.Now
+	if got == want {
+		return nil
+	}
+	describe := func(s queue.Stats) string {
+		return fmt.Sprintf("%d jobs in lanes, %d held, %d waiting, %d scheduled, %d dead, %d groups parked", s.Jobs, s.Held, s.Waiting, s.Scheduled, s.Dead, s.Parked)
+	}
+	return fmt.Errorf("the queue holds %s; want %s", describe(got), describe(want))
+}
+
+// stampLen is how many bytes of a payload say which job it is.
+const stampLen = 16
+
+func stamp(body []byte, lane int, number int64) {
+	binary.BigEndian.PutUint64(body, uint64(lane))       //nolint:gosec // an index
+	binary.BigEndian.PutUint64(body[8:], uint64(number)) //nolint:gosec // a count
+}
+
+// tally counts the jobs that run and sees whether they are the right ones in the right order. It does no more
+// than that: the handler is meant to be empty.
+type tally struct {
+	want  []byte         // a payload but for its stamp
+	last  []atomic.Int64 // by lane: the number of the last job that ran
+	ran   atomic.Int64
+	wrong atomic.Int64 // not the next of their lane
+	bad   atomic.Int64 // not what was sent
+
+	until atomic.Int64  // how many are to run
+	all   chan struct{} // they have
+	room  chan struct{} // has an entry for every batchJobs that are on their way
+}
+
+func newTally(lanes int) *tally {
+	return &tally{want: payload(jobBytes), last: make([]atomic.Int64, lanes), all: make(chan struct{}, 1), room: make(chan struct{}, backlog)}
+}
+
+func (t *tally) take(body []byte) {
+	n := t.ran.Add(1)
+	if len(body) != len(t.want) || n%sampleEvery == 0 && !bytes.Equal(body[stampLen:], t.want[stampLen:]) {
+		t.bad.Add(1)
+	} else {
+		lane, number := binary.BigEndian.Uint64(body), int64(binary.BigEndian.Uint64(body[8:])) //nolint:gosec // a count
+		if lane >= uint64(len(t.last)) || !t.last[lane].CompareAndSwap(number-1, number) {
+			t.wrong.Add(1)
+		}
+	}
+	if n%batchJobs == 0 {
+		select {
+		case <-t.room:
+		default:
+		}
+	}
+	if n == t.until.Load() {
+		select {
+		case t.all <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// wait waits until so many jobs have run in all. It says false if none did for stall, or if ctx has ended.
+func (t *tally) wait(ctx context.Context, until int64, stall time.Duration) bool {
+	t.until.Store(until)
+	look := time.NewTicker(stall)
+	defer look.Stop()
+	for last := int64(0); ; {
+		ran := t.ran.Load()
+		if ran >= until {
+			return true
+		}
+		select {
+		case <-t.all:
+		case <-look.C:
+			if ran == last {
+				return false
+			}
+			last = ran
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func (t *tally) problem(sent int64) error {
+	var problems []error
+	if n := t.ran.Load(); n != sent {
+		problems = append(problems, fmt.Errorf("%d jobs ran of %d", n, sent))
+	}
+	if n := t.wrong.Load(); n > 0 {
+		problems = append(problems, fmt.Errorf("%d jobs ran twice or out of order", n))
+	}
+	if n := t.bad.Load(); n > 0 {
+		problems = append(problems, fmt.Errorf("%d jobs had a wrong payload", n))
+	}
+	return errors.Join(problems...)
+}
