@@ -11,13 +11,14 @@ import (
 // deafBroker is a memory broker whose connection fails in chosen ways.
 type deafBroker struct {
 	*queue.Memory
-	deaf   atomic.Bool  // heartbeats fail
-	away   atomic.Bool  // everything fails
-	mute   atomic.Bool  // Wait never returns
-	hangs  atomic.Int64 // so many heartbeats hang
-	calls  atomic.Int64
-	beats  atomic.Int64
-	leases atomic.Int64 // given out
+	deaf       atomic.Bool  // heartbeats fail
+	away       atomic.Bool  // everything fails
+	mute       atomic.Bool  // Wait never returns
+	hangs      atomic.Int64 // so many heartbeats hang
+	calls      atomic.Int64
+	beats      atomic.Int64
+	leases     atomic.Int64 // given out
+	claimsFail atomic.Int64 // from this Claim on they do; 0 means none
 
 	useless bool // Wait returns at once, with waitErr
 	waitErr error
@@ -26,8 +27,8 @@ type deafBroker struct {
 var errAway = errors.New("broker is away")
 
 func (b *deafBroker) Claim(ctx context.Context, name string, call queue.Call) (queue.Claimed, error) {
-	b.calls.Add(1)
-	if b.away.Load() {
+	n := b.calls.Add(1)
+	if from := b.claimsFail.Load(); b.away.Load() || from > 0 && n >= from {
 		return queue.Claimed{}, errAway
 	}
 	c, err := b.Memory.Claim(ctx, name, call)

@@ -29,6 +29,13 @@ func (m *Memory) Leased(queue string) int {
 	return n
 }
 
+// Queued counts the queues that there are.
+func (m *Memory) Queued() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.queues)
+}
+
 // Size counts all that a queue holds but remembered batches and answers, which end by themselves.
 func (m *Memory) Size(queue string) int {
 	m.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"runtime/debug"
 	"strconv"
 	"time"
 )
@@ -35,7 +36,7 @@ const (
 	MissedSkip Missed = iota
 	// MissedOnce makes up for them by one job, that of the last tick.
 	MissedOnce
-	// MissedEach makes up for each tick of the last 24 h.
+	// MissedEach makes up for each tick of the last 24 h, the last 4,096 at most.
 	MissedEach
 )
 
@@ -56,7 +57,7 @@ const TickHeader = "Breakwater-Tick"
 
 const (
 	missedEachFor = 24 * time.Hour
-	maxMissed     = 1 << 12                  // ticks made up for, and looked through, at most
+	maxMissed     = 1 << 12                  // ticks made up for at most
 	longestPeriod = 5 * 366 * 24 * time.Hour // as far back as the last tick is looked for
 )
 
@@ -73,8 +74,15 @@ func (p *Periodic) check() error {
 	return p.Job.check()
 }
 
-// tick enqueues the ticks of one periodic job until ctx ends.
+// tick enqueues the ticks of one periodic job until ctx ends. Its schedule is the user's code: if that panics or does not
+// move on, this job ends, loudly, and nothing else does.
 func (w *worker) tick(ctx context.Context, p Periodic) {
+	defer func() {
+		if v := recover(); v != nil {
+			w.q.log.LogAttrs(ctx, slog.LevelError, "queue: a schedule panicked; its job is not enqueued any more", slog.String("periodic", p.Name),
+				slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+		}
+	}()
 	now := time.Now()
 	for _, at := range p.missed(now) {
 		w.enqueueTick(ctx, p, at)
@@ -82,6 +90,10 @@ func (w *worker) tick(ctx context.Context, p Periodic) {
 	for {
 		at := p.Schedule.Next(now)
 		if at.IsZero() {
+			return
+		}
+		if !at.After(now) {
+			w.q.log.LogAttrs(ctx, slog.LevelError, "queue: a schedule does not move on; its job is not enqueued any more", slog.String("periodic", p.Name), slog.Time("tick", at))
 			return
 		}
 		wait(ctx, time.Until(at))
@@ -107,47 +119,61 @@ func (p *Periodic) missed(now time.Time) []time.Time {
 	case MissedOnce:
 		// A schedule can only be asked for what comes next: look from further and further back.
 		for back := time.Minute; back < longestPeriod; back *= 4 {
-			if p.Schedule.Next(now.Add(-back)).After(now) {
-				continue
+			if first := p.Schedule.Next(now.Add(-back)); !first.IsZero() && !first.After(now) {
+				return p.between(now.Add(-back), now)
 			}
-			return p.between(now.Add(-back), now)
 		}
 	case MissedSkip:
 	}
 	return nil
 }
 
-// between are the ticks after from, up to and at to, that are made up for.
+// between are the ticks after from, up to and at to, that are made up for: the last ones.
 func (p *Periodic) between(from, to time.Time) []time.Time {
-	if p.Missed == MissedSkip {
+	keep := 0
+	switch p.Missed {
+	case MissedOnce:
+		keep = 1
+	case MissedEach:
+		keep = maxMissed
+	case MissedSkip:
 		return nil
 	}
 	var ticks []time.Time
-	for at := p.Schedule.Next(from); !at.IsZero() && !at.After(to) && len(ticks) < maxMissed; at = p.Schedule.Next(at) {
+	for at := from; ; {
+		next := p.Schedule.Next(at)
+		if next.IsZero() || next.After(to) || !next.After(at) {
+			return ticks
+		}
+		if at = next; len(ticks) == keep {
+			ticks = ticks[1:]
+		}
 		ticks = append(ticks, at)
 	}
-	if p.Missed == MissedOnce && len(ticks) > 1 {
-		ticks = ticks[len(ticks)-1:]
-	}
-	return ticks
 }
 
 // enqueueTick enqueues one tick, trying until the broker takes it or ctx ends. The engine's clock keeps it until its
 // time, so that a process whose clock is ahead is not early.
 func (w *worker) enqueueTick(ctx context.Context, p Periodic, at time.Time) {
 	job := p.Job
-	job.DedupeKey = "periodic " + p.Name + " " + strconv.FormatInt(at.Unix(), 10)
+	job.DedupeKey = "periodic " + p.Name + " " + strconv.FormatInt(at.UnixMilli(), 10)
 	job.DedupeFor = defaultDedupeFor
 	if next := p.Schedule.Next(at); !next.IsZero() {
-		job.DedupeFor += next.Sub(at) // until the next tick has been made up for, at least
+		job.DedupeFor += min(next.Sub(at), longestPeriod) // until the next tick has been made up for, at least
 	}
 	job.Delay, job.NotBefore = 0, at
 	job.Headers = map[string]string{TickHeader: at.UTC().Format(time.RFC3339)}
 	maps.Copy(job.Headers, p.Job.Headers)
 	for failures := 0; ctx.Err() == nil; failures++ {
-		if _, err := w.q.Enqueue(ctx, job); err == nil {
+		_, err := w.q.Enqueue(ctx, job)
+		if err == nil {
 			return
-		} else if ctx.Err() == nil {
+		}
+		if p, ok := errors.AsType[permanent](err); ok && p.Permanent() {
+			w.q.log.LogAttrs(ctx, slog.LevelError, "queue: periodic job can't be enqueued, ever", slog.String("periodic", job.DedupeKey), slog.Any(logError, err))
+			return
+		}
+		if ctx.Err() == nil {
 			w.q.log.LogAttrs(ctx, slog.LevelError, "queue: periodic job not enqueued; trying again", slog.String("periodic", p.Name), slog.Time("tick", at), slog.Any(logError, err))
 		}
 		wait(ctx, rand.N(min(backstop, 100*time.Millisecond<<min(failures, 10))))

@@ -180,7 +180,7 @@ func (w *worker) ready(lease *Lease) (Handler, *Settlement) {
 // one that can.
 func (w *worker) unknownThing(lease *Lease, what string, err error) Settlement {
 	s := Settlement{Token: lease.Token, Action: Snooze, After: unknownWait, Error: cut(err.Error(), maxErrorLen)}
-	if lease.Age >= w.cfg.UnknownFor && w.met(what) >= unknownMet {
+	if met := w.met(what); met >= unknownMet && lease.Age >= w.cfg.UnknownFor {
 		s.Action = Kill
 	}
 	w.q.log.LogAttrs(context.Background(), slog.LevelWarn, "queue: this worker can't run the job; it waits for one that can", append(jobAttrs(&lease.Job), slog.Any(logError, err))...)

@@ -14,11 +14,11 @@ import (
 	"github.com/breakwater-go/breakwater/queue/queuetest"
 )
 
-var carrierAway = 2 // times
+// shipping is the reader's own handler, with a carrier that is away for some calls.
+type shipping struct{ away int }
 
-// shipOrder is the reader's own handler.
-func shipOrder(context.Context, queue.Job) error {
-	if carrierAway--; carrierAway >= 0 {
+func (s *shipping) ship(context.Context, queue.Job) error {
+	if s.away--; s.away >= 0 {
 		return errors.New("carrier is away")
 	}
 	return nil
@@ -31,7 +31,7 @@ func TestShip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := queuetest.New(t)
 		mux := queue.NewMux()
-		mux.Handle("ship", shipOrder)
+		mux.Handle("ship", (&shipping{away: 2}).ship)
 		_, err := q.Enqueue(t.Context(), queue.Job{Kind: "ship", Group: "a.myshopify.com", Key: "order/1"})
 		require.NoError(t, err)
 

@@ -12,6 +12,7 @@ package queuetest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,12 +31,12 @@ type Kit struct {
 
 	mu      sync.Mutex
 	retried []Retried
-	told    map[string]bool // dead letters that a Drain has reported
+	died    []queue.DeadLetter // since the last Drain, without payload
 }
 
 // Result is what became of the jobs of one Drain.
 type Result struct {
-	Died    []queue.DeadLetter // in the order in which they died
+	Died    []queue.DeadLetter // in the order in which they died; each death, also of a job that was replayed meanwhile
 	Retried []Retried          // failed attempts after which the job came again
 }
 
@@ -49,12 +50,20 @@ type Retried struct {
 // New makes a Kit. In a test that drains it, call it inside the synctest bubble.
 func New(t testing.TB) *Kit {
 	t.Helper()
-	k := &Kit{t: t, broker: &broker{Memory: new(queue.Memory)}, told: map[string]bool{}}
-	q, err := queue.New(k.broker, queue.Config{AllowVolatile: true, Hooks: queue.Hooks{Retried: func(_ context.Context, job queue.Job, err error, after time.Duration) {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		k.retried = append(k.retried, Retried{job, err, after})
-	}}})
+	k := &Kit{t: t, broker: &broker{Memory: new(queue.Memory), seen: map[string]bool{}}}
+	q, err := queue.New(k.broker, queue.Config{AllowVolatile: true, Hooks: queue.Hooks{
+		Retried: func(_ context.Context, job queue.Job, err error, after time.Duration) {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			job.Payload = nil
+			k.retried = append(k.retried, Retried{job, err, after})
+		},
+		Died: func(_ context.Context, letter queue.DeadLetter) {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			k.died = append(k.died, letter)
+		},
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,10 +112,6 @@ const longest = 90 * 24 * time.Hour // of a Drain, in virtual time
 func (k *Kit) Drain(ctx context.Context, mux *queue.Mux) Result {
 	k.t.Helper()
 	k.requireBubble()
-	k.mu.Lock()
-	k.retried = nil
-	k.mu.Unlock()
-
 	work, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- k.Run(work, mux, queue.WorkerConfig{Concurrency: 1}) }()
@@ -115,7 +120,7 @@ func (k *Kit) Drain(ctx context.Context, mux *queue.Mux) Result {
 	for pause := time.Millisecond; ctx.Err() == nil; pause = min(2*pause, max(time.Minute, time.Since(begin)/100)) {
 		synctest.Wait()
 		var stats queue.Stats
-		if stats, err = k.Stats(ctx); err != nil || stats.Jobs+stats.Scheduled == 0 {
+		if stats, err = k.Stats(context.WithoutCancel(ctx)); err != nil || stats.Jobs+stats.Scheduled == 0 {
 			break
 		}
 		if stats.Paused || time.Since(begin) > longest {
@@ -137,30 +142,19 @@ func (k *Kit) Drain(ctx context.Context, mux *queue.Mux) Result {
 // result is what has happened since the last Drain.
 func (k *Kit) result() Result {
 	k.t.Helper()
-	var r Result
-	filter := queue.DeadFilter{}
-	for {
-		page, err := k.Dead(context.Background(), filter)
+	k.mu.Lock()
+	r := Result{Died: k.died, Retried: k.retried}
+	k.died, k.retried = nil, nil
+	k.mu.Unlock()
+	for i := range r.Died { // their payloads are with the dead letters, unless they were replayed or dropped
+		letters, err := k.Dead(context.Background(), queue.DeadFilter{IDs: []string{r.Died[i].Job.ID}})
 		if err != nil {
 			k.t.Fatalf("queuetest: Drain: %v", err)
 		}
-		if len(page) == 0 {
-			break
+		if len(letters) == 1 {
+			r.Died[i].Job.Payload = letters[0].Job.Payload
 		}
-		k.mu.Lock()
-		for _, d := range page {
-			mark := d.Job.ID + d.At.String()
-			if !k.told[mark] {
-				r.Died = append(r.Died, d)
-			}
-			k.told[mark] = true
-			filter.After, filter.AfterTime = d.Job.ID, d.At
-		}
-		k.mu.Unlock()
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	r.Retried = k.retried
 	return r
 }
 
@@ -182,6 +176,7 @@ type broker struct {
 	mu   sync.Mutex
 	fail []error
 	jobs []queue.Job
+	seen map[string]bool // their IDs
 }
 
 func (b *broker) Enqueue(ctx context.Context, name string, batch queue.Batch) ([]queue.Receipt, error) {
@@ -193,12 +188,18 @@ func (b *broker) Enqueue(ctx context.Context, name string, batch queue.Batch) ([
 		return nil, err
 	}
 	receipts, err := b.Memory.Enqueue(ctx, name, batch)
+	b.note(batch.Jobs, receipts)
+	return receipts, err
+}
+
+// note keeps what was accepted, once. The caller holds mu.
+func (b *broker) note(entries []queue.Entry, receipts []queue.Receipt) {
 	for i, r := range receipts {
-		if !r.Duplicate {
-			b.jobs = append(b.jobs, batch.Jobs[i].Job)
+		if !r.Duplicate && !b.seen[r.ID] {
+			b.seen[r.ID] = true
+			b.jobs = append(b.jobs, entries[i].Job)
 		}
 	}
-	return receipts, err
 }
 
 func (b *broker) Claim(ctx context.Context, name string, call queue.Call) (queue.Claimed, error) {
@@ -206,12 +207,14 @@ func (b *broker) Claim(ctx context.Context, name string, call queue.Call) (queue
 	if err != nil {
 		return c, err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	var entries []queue.Entry
 	for _, s := range call.Settle {
-		for _, e := range s.Enqueue {
-			b.jobs = append(b.jobs, e.Job)
+		if !slices.Contains(c.Lost, s.Token) {
+			entries = append(entries, s.Enqueue...)
 		}
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.note(entries, c.Enqueued)
 	return c, nil
 }
