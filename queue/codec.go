@@ -56,8 +56,11 @@ func (q *Queue) decode(j *Job) error {
 	return nil
 }
 
-// decodeIfPossible leaves a payload as it is stored if no codec can read it.
-func (q *Queue) decodeIfPossible(j *Job) { _ = q.decode(j) }
+// decodeIfPossible leaves a payload as it is stored if no codec can read it, or one panics.
+func (q *Queue) decodeIfPossible(j *Job) {
+	defer func() { _ = recover() }()
+	_ = q.decode(j)
+}
 
 // Plain stores payloads as they are. It has its place before others in Config.Codecs, to stop using them.
 func Plain() Codec { return plain{} }
