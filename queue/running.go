@@ -280,8 +280,11 @@ func (w *worker) outcome(r *running, err error) (s Settlement) {
 
 // backoff is how long a job waits after a failure that its handler did not tell of.
 func (w *worker) backoff(r *running) (after time.Duration) {
-	after = defaultBackoff(r.job.Attempts + 1)
-	defer func() { _ = recover() }() // the user's code
+	defer func() {
+		if recover() != nil { // the user's code
+			after = defaultBackoff(r.job.Attempts + 1)
+		}
+	}()
 	return w.backoffOf(r.job.Kind)(r.job.Attempts + 1)
 }
 

@@ -26,12 +26,15 @@ type broken struct {
 	pause   func(b *broken, ctx context.Context, name string) error
 	wait    func(b *broken, ctx context.Context, name string, p int) error
 	status  func(b *broken, ctx context.Context, name, id string) (queue.Status, error)
+	letters func(b *broken, ctx context.Context, name string, f queue.DeadFilter) ([]queue.DeadLetter, error)
+	queues  func() ([]string, error)
 	limit   func(b *broken, ctx context.Context, name, group string, l queue.Limits) error
 
 	mu   *sync.Mutex // of what follows
 	n    uint64
 	jobs []queue.Lease
 	keys map[string]string
+	head map[string]map[string]string
 }
 
 func (b *broken) Enqueue(ctx context.Context, name string, batch queue.Batch) ([]queue.Receipt, error) {
@@ -100,6 +103,20 @@ func (b *broken) Status(ctx context.Context, name, id string) (queue.Status, err
 		return b.status(b, ctx, name, id)
 	}
 	return b.Memory.Status(ctx, name, id)
+}
+
+func (b *broken) Dead(ctx context.Context, name string, f queue.DeadFilter) ([]queue.DeadLetter, error) {
+	if b.letters != nil {
+		return b.letters(b, ctx, name, f)
+	}
+	return b.Memory.Dead(ctx, name, f)
+}
+
+func (b *broken) Queues(ctx context.Context) ([]string, error) {
+	if b.queues != nil {
+		return b.queues()
+	}
+	return b.Memory.Queues(ctx)
 }
 
 func (b *broken) Limit(ctx context.Context, name, group string, l queue.Limits) error {
@@ -318,6 +335,51 @@ func TestSuiteRefutesBrokenEngines(t *testing.T) {
 			call.Lease = min(call.Lease, 10*time.Second)
 			return b.Memory.Claim(ctx, name, call)
 		}}, "What fails for good is a dead letter"},
+		"ignores NotBefore": {broken{enqueue: each(func(_ *broken, j *queue.Job) { j.NotBefore = time.Time{} })}, "1. Each accepted job"},
+		"remembers only the last batch": {broken{enqueue: func(b *broken, ctx context.Context, name string, batch queue.Batch) ([]queue.Receipt, error) {
+			if b.keys == nil {
+				b.keys = map[string]string{}
+			}
+			if b.keys["last"] != batch.ID {
+				b.n++
+			}
+			b.keys["last"] = batch.ID
+			batch.ID += strconv.FormatUint(b.n, 10)
+			return b.Memory.Enqueue(ctx, name, batch)
+		}}, "1. Each accepted job"},
+		"takes a batch in pieces": {broken{enqueue: func(b *broken, ctx context.Context, name string, batch queue.Batch) (all []queue.Receipt, err error) {
+			for _, e := range batch.Jobs {
+				r, err := b.Memory.Enqueue(ctx, name, queue.Batch{ID: batch.ID + e.Job.ID, Jobs: []queue.Entry{e}})
+				if err != nil {
+					return nil, err
+				}
+				all = append(all, r...)
+			}
+			return all, nil
+		}}, "BatchIsAcceptedWholeOrNotAtAll"},
+		"keeps the caller's headers": {broken{enqueue: each(func(b *broken, j *queue.Job) {
+			if b.head == nil {
+				b.head = map[string]map[string]string{}
+			}
+			b.head[j.ID] = j.Headers
+		}), claim: answering(func(b *broken, c *queue.Claimed) {
+			for i := range c.Jobs {
+				c.Jobs[i].Job.Headers = b.head[c.Jobs[i].Job.ID]
+			}
+		})}, "came back as another job"},
+		"forgets history": {broken{claim: answering(func(_ *broken, c *queue.Claimed) {
+			for i := range c.Jobs {
+				c.Jobs[i].Job.History = nil
+			}
+		})}, "HistoryKeepsTheFirstAndTheLastTenFailures"},
+		"keeps thin dead letters": {broken{letters: func(b *broken, ctx context.Context, name string, f queue.DeadFilter) ([]queue.DeadLetter, error) {
+			dead, err := b.Memory.Dead(ctx, name, f)
+			for i := range dead {
+				dead[i].Job.Headers, dead[i].Job.MaxAttempts = nil, 0
+			}
+			return dead, err
+		}}, "What fails for good is a dead letter"},
+		"lists no queues":        {broken{queues: func() ([]string, error) { return nil, nil }}, "1. Each accepted job"},
 		"does not report deaths": {broken{claim: answering(func(_ *broken, c *queue.Claimed) { c.Died = nil })}, "What fails for good is a dead letter"},
 		"does not say when":      {broken{claim: answering(func(_ *broken, c *queue.Claimed) { c.DueIn = 0 })}, "dueIn tells how long"},
 	} {

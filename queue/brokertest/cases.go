@@ -20,6 +20,10 @@ var checks = []check{
 	{name: "DedupeKeyDoesNotSurviveAnEnqueueThatFailed", run: dedupeAfterFailure},
 	{name: "DedupeHitReturnsTheFirstJobsID", run: dedupeHit},
 	{name: "CallWithADeadContextChangesNothing", run: deadContext},
+	{name: "BatchIsAcceptedWholeOrNotAtAll", run: batchWhole},
+	{name: "ConcurrentEnqueuesOfOneDedupeKeyAcceptOne", run: concurrentDedupe, parted: true},
+	{name: "ClaimTakesUpAtMost128OfEachKind", run: takesUp},
+	{name: "AnswersAreRememberedForTenMinutes", run: remembered},
 	{name: "AckSentTwiceIsOkAndTheSecondChangesNothing", run: ackTwice},
 	{name: "HeartbeatOfALostLeaseCannotReviveIt", run: lateHeartbeat},
 	{name: "JobWhoseWorkerDiedIsInExactlyOneStructureAndIsTakenOver", run: takeover},
@@ -191,6 +195,141 @@ func deadContext(ctx context.Context, r *rig) error {
 	c, err := r.claim(ctx, 1)
 	if err != nil || len(c.Jobs) != 1 {
 		return failed("the job is not there after calls that failed: %v, %v", ids(c), err)
+	}
+	return nil
+}
+
+func batchWhole(ctx context.Context, r *rig) error {
+	good, bad := r.job(queue.Job{ID: "good", DedupeKey: "d", Track: true}), r.job(queue.Job{ID: "bad", Key: strings.Repeat("x", 1<<16)})
+	if _, err := r.engine.Enqueue(ctx, r.name, queue.Batch{ID: "b", Jobs: []queue.Entry{good, bad}}); !errors.Is(err, queue.ErrNameTooLong) {
+		return failed("a name that no record can hold is answered by %v; want ErrNameTooLong", err)
+	}
+	if c, err := r.claim(ctx, 5); err != nil || len(c.Jobs) > 0 {
+		return failed("of a batch that was refused %v were accepted, %v", ids(c), err)
+	}
+	again, err := r.enqueue(ctx, queue.Job{ID: "again", DedupeKey: "d"})
+	if err != nil || again[0].Duplicate {
+		return failed("of a batch that was refused the dedupe key is taken: %+v, %v", again, err)
+	}
+	return nil
+}
+
+func concurrentDedupe(ctx context.Context, r *rig) error {
+	const callers, rounds = 8, 20
+	for round := range rounds {
+		key := strconv.Itoa(round)
+		receipts := make([]queue.Receipt, callers)
+		errs := make([]error, callers)
+		var all sync.WaitGroup
+		for i := range callers {
+			e := r.job(queue.Job{Group: "g", DedupeKey: key})
+			all.Go(func() {
+				got, err := r.engine.Enqueue(ctx, r.name, queue.Batch{ID: "batch " + e.Job.ID, Jobs: []queue.Entry{e}})
+				if errs[i] = err; err == nil {
+					receipts[i] = got[0]
+				}
+			})
+		}
+		all.Wait()
+		first := ""
+		for i, rc := range receipts {
+			if errs[i] != nil {
+				return errs[i]
+			}
+			if !rc.Duplicate && first != "" {
+				return broken(dedupes, "two of %d concurrent enqueues of one dedupe key were accepted", callers)
+			}
+			if !rc.Duplicate {
+				first = rc.ID
+			}
+		}
+		for _, rc := range receipts {
+			if rc.ID != first {
+				return broken(dedupes, "a duplicate names %q; the first is %q", rc.ID, first)
+			}
+		}
+	}
+	return nil
+}
+
+func takesUp(ctx context.Context, r *rig) error {
+	const n = 300
+	lease := time.Minute
+	for i := range n {
+		if _, err := r.enqueue(ctx, queue.Job{Key: "later" + strconv.Itoa(i), Delay: time.Hour}, queue.Job{Key: "held" + strconv.Itoa(i)}); err != nil {
+			return err
+		}
+	}
+	for left := n; left > 0; left -= 30 {
+		if c, err := r.claimBy(ctx, "victim", 30, lease); err != nil || len(c.Jobs) != 30 {
+			return failed("%d jobs, %v", len(c.Jobs), err)
+		}
+	}
+	if err := r.pass(ctx, lease-time.Second); err != nil {
+		return err
+	}
+	r.sleep(time.Minute)
+	stats := func(held, scheduled int) error {
+		if _, err := r.claim(ctx, 0); err != nil {
+			return err
+		}
+		s, err := r.engine.Stats(ctx, r.name)
+		if err != nil || s.Held != held || s.Scheduled != scheduled {
+			return failed("after a Claim %d are held and %d scheduled, %v; want %d and %d", s.Held, s.Scheduled, err, held, scheduled)
+		}
+		return nil
+	}
+	// Nothing ran for a minute, so the leases are spared first; then they end, with somebody looking all the time.
+	if err := r.pass(ctx, 3*lease); err != nil {
+		return err
+	}
+	if err := stats(0, n); err != nil {
+		return err
+	}
+	r.sleep(time.Hour)
+	for _, scheduled := range []int{n - bound, n - 2*bound, 0} {
+		if err := stats(0, scheduled); err != nil {
+			return err
+		}
+	}
+	// And leases: all end in a moment in which somebody was there just before.
+	for left := n; left > 0; left -= 30 {
+		if _, err := r.claimBy(ctx, "victim", 30, lease); err != nil {
+			return err
+		}
+	}
+	for range 3 {
+		r.sleep(19 * time.Second)
+		if _, err := r.claimBy(ctx, "looker", 0, lease); err != nil {
+			return err
+		}
+	}
+	r.sleep(19 * time.Second)
+	for _, held := range []int{n - bound, n - 2*bound, 0} {
+		if err := stats(held, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func remembered(ctx context.Context, r *rig) error {
+	if _, err := r.enqueue(ctx, queue.Job{ID: "a"}, queue.Job{ID: "b"}); err != nil {
+		return err
+	}
+	call := queue.Call{Process: "p", Number: 7, Max: 1, Lease: long}
+	first, err := r.engine.Claim(ctx, r.name, call)
+	if err != nil {
+		return err
+	}
+	r.sleep(9 * time.Minute)
+	if _, err := r.claimBy(ctx, "new process", 0, long); err != nil {
+		return err
+	}
+	call.Again = true
+	again, err := r.engine.Claim(ctx, r.name, call)
+	if err != nil || brief(again) != brief(first) {
+		return broken(repeatable, "after 9 minutes the answer is %s, %v; it was %s", brief(again), err, brief(first))
 	}
 	return nil
 }

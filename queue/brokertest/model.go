@@ -283,6 +283,14 @@ func (m *model) byToken(t queue.Token) *lane {
 	return nil
 }
 
+// headOf is the job that a token is for.
+func (m *model) headOf(t queue.Token) *job {
+	if l := m.byToken(t); l != nil {
+		return l.jobs[0]
+	}
+	return nil
+}
+
 // claim is a Claim whose leases get the tokens that the engine gave them.
 func (m *model) claim(call queue.Call, token func(i int) queue.Token) queue.Claimed {
 	if a, ok := m.answers[call.Process]; ok && a.number == call.Number {

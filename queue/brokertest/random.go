@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -45,9 +46,9 @@ type world struct {
 	ids     []string      // of all jobs, ever
 	held    []queue.Token // that some process believes to hold
 	owner   map[queue.Token]int
-	lost    []queue.Token // that nobody holds any more
-	batch   *queue.Batch  // the last one
-	sent    time.Duration // when
+	lost    []queue.Token   // that nobody holds any more
+	batches []queue.Batch   // all of them
+	sent    []time.Duration // when
 	calls   [processes]queue.Call
 	called  [processes]time.Duration // when
 	purged  [processes]bool          // something was, since
@@ -58,7 +59,8 @@ type world struct {
 const (
 	processes = 3
 
-	batchMemory = 2*time.Minute - unit // for so long a call sent again takes effect once
+	batchMemory = 2*time.Minute - unit  // for so long a batch sent again takes effect once
+	callMemory  = 10*time.Minute - unit // and a Claim
 
 	unit = 10 * time.Second // time passes in these; what is due is due between two of them
 )
@@ -122,7 +124,7 @@ func (w *world) do(ctx context.Context, rng *rand.Rand) error {
 	case n < 28:
 		return w.enqueue(ctx, rng)
 	case n < 30:
-		return w.enqueueAgain(ctx)
+		return w.enqueueAgain(ctx, rng)
 	case n < 65:
 		return w.claim(ctx, rng)
 	case n < 68:
@@ -239,24 +241,35 @@ func (w *world) enqueue(ctx context.Context, rng *rand.Rand) error {
 		said = append(said, describe(e))
 	}
 	batch.ID = fmt.Sprintf("batch%d", w.nextID)
-	w.batch, w.sent = batch, w.models.now
+	w.batches, w.sent = append(w.batches, *batch), append(w.sent, w.models.now)
 	w.note("enqueue %s", strings.Join(said, " "))
-	return w.sameReceipts(ctx, dedupes)
+	return w.sameReceipts(ctx, *batch, rng.IntN(2) == 0, dedupes)
 }
 
-func (w *world) enqueueAgain(ctx context.Context) error {
-	if w.batch == nil || w.models.now-w.sent > batchMemory {
+func (w *world) enqueueAgain(ctx context.Context, rng *rand.Rand) error {
+	for len(w.sent) > 0 && w.models.now-w.sent[0] > batchMemory {
+		w.sent, w.batches = w.sent[1:], w.batches[1:]
+	}
+	if len(w.batches) == 0 {
 		return nil
 	}
-	w.note("enqueue the same batch again")
-	return w.sameReceipts(ctx, repeatable)
+	batch := one(rng, w.batches)
+	w.note("enqueue batch %s again", batch.ID)
+	return w.sameReceipts(ctx, batch, false, repeatable)
 }
 
-func (w *world) sameReceipts(ctx context.Context, invariant string) error {
+func (w *world) sameReceipts(ctx context.Context, batch queue.Batch, absolute bool, invariant string) error { //nolint:revive // a delay, or the time that is the same
 	// The engine gets copies: it may keep nothing of the caller's.
-	mine := queue.Batch{ID: w.batch.ID}
-	for _, e := range w.batch.Jobs {
-		e.Job.Payload = bytes.Clone(e.Job.Payload)
+	mine := queue.Batch{ID: batch.ID}
+	for _, e := range batch.Jobs {
+		e.Job.Payload, e.Job.Headers = bytes.Clone(e.Job.Payload), maps.Clone(e.Job.Headers)
+		if e.Job.Delay > 0 && absolute {
+			stats, err := w.engine.Stats(ctx, w.name)
+			if err != nil {
+				return err
+			}
+			e.Job.NotBefore, e.Job.Delay = stats.Now.Add(e.Job.Delay), 0
+		}
 		mine.Jobs = append(mine.Jobs, e)
 	}
 	got, err := w.engine.Enqueue(ctx, w.name, mine)
@@ -267,8 +280,11 @@ func (w *world) sameReceipts(ctx context.Context, invariant string) error {
 		for i := range e.Job.Payload {
 			e.Job.Payload[i] = '?'
 		}
+		for k := range e.Job.Headers {
+			e.Job.Headers[k] = "?"
+		}
 	}
-	if want := w.models.queue(w.name).enqueue(*w.batch); !slices.Equal(got, want) {
+	if want := w.models.queue(w.name).enqueue(batch); !slices.Equal(got, want) {
 		return broken(invariant, "the receipts are %v; want %v", got, want)
 	}
 	return nil
@@ -367,7 +383,7 @@ func (w *world) describeSettlement(s queue.Settlement) string {
 }
 
 func (w *world) claimAgain(ctx context.Context, p int) error {
-	if w.calls[p].Number == 0 || w.models.now-w.called[p] > batchMemory {
+	if w.calls[p].Number == 0 || w.models.now-w.called[p] > callMemory {
 		return nil
 	}
 	w.note("process %d sends its last claim again", p)
@@ -384,10 +400,22 @@ func (w *world) claimAgain(ctx context.Context, p int) error {
 // sameClaim makes a call to the engine and to the model, and compares the answers.
 func (w *world) sameClaim(ctx context.Context, p int, again bool) error {
 	call, m := w.calls[p], w.models.queue(w.name)
-	got, err := w.engine.Claim(ctx, w.name, call)
+	// The engine gets copies: it may keep nothing of the caller's.
+	mine := call
+	mine.Settle = slices.Clone(call.Settle)
+	for i := range mine.Settle {
+		mine.Settle[i].Result = bytes.Clone(mine.Settle[i].Result)
+	}
+	got, err := w.engine.Claim(ctx, w.name, mine)
 	if err != nil {
 		return err
 	}
+	for _, s := range mine.Settle {
+		for i := range s.Result {
+			s.Result[i] = '?'
+		}
+	}
+	clear(mine.Settle)
 	if again {
 		if a, b := brief(got), brief(w.replies[p]); a != b {
 			return broken(repeatable, "the second answer is %s; the first was %s", a, b)
@@ -431,8 +459,13 @@ func (w *world) sameClaim(ctx context.Context, p int, again bool) error {
 		if again && w.purged[p] { // what was purged may be gone from the answer
 			g.Payload, g.Headers = x.Payload, x.Headers
 		}
-		if !bytes.Equal(g.Payload, x.Payload) || g.Kind != x.Kind || g.Group != x.Group || g.Key != x.Key || len(g.Headers) != len(x.Headers) {
-			return broken(onePlace, "%s came back as another job: %+v; want %+v", g.ID, g, x)
+		if a, b := describeJob(g), describeJob(x); a != b {
+			return broken(onePlace, "%s came back as another job:\n  %s; want\n  %s", g.ID, a, b)
+		}
+		if j := m.headOf(got.Jobs[i].Token); j != nil && !again {
+			if err := w.sameHistory(g, j); err != nil {
+				return err
+			}
 		}
 		if age := got.Jobs[i].Age; !near(age, want.Jobs[i].Age) {
 			return broken(dueTimes, "the age of %s is %v; want %v", g.ID, age, want.Jobs[i].Age)
@@ -450,6 +483,31 @@ func (w *world) sameClaim(ctx context.Context, p int, again bool) error {
 			w.owner[l.Token] = p
 		}
 		w.replies[p] = got
+	}
+	return nil
+}
+
+// describeJob is all of a job that never changes.
+func describeJob(j queue.Job) string {
+	return fmt.Sprintf("%s %s %q %v %q %v %q dedupe %q %v %d %d %v %v %v", j.ID, j.Kind, j.Group, j.Class, j.Key, j.Order, j.Payload, j.DedupeKey, j.Headers,
+		j.MaxAttempts, j.MaxCrashes, j.Deadline, j.Track, j.StatusFor)
+}
+
+// sameHistory compares what went wrong with a job so far, and since when it is there.
+func (w *world) sameHistory(got queue.Job, want *job) error {
+	if len(got.History) != min(len(want.errors), 20) {
+		return broken(deadLetters, "%s has a history of %d failures; want %d", got.ID, len(got.History), min(len(want.errors), 20))
+	}
+	for _, a := range got.History {
+		if a.Number < 1 || a.Number > len(want.errors) {
+			return broken(deadLetters, "the history of %s has a failure %d of %d", got.ID, a.Number, len(want.errors))
+		}
+		if x := want.errors[a.Number-1]; x != "" && a.Error != x || a.Error == "" || a.At.IsZero() {
+			return broken(deadLetters, "failure %d of %s is %+v; want %q", a.Number, got.ID, a, x)
+		}
+	}
+	if !near(got.Since.Sub(w.start), want.since) {
+		return broken(dueTimes, "%s is there since %v; want %v", got.ID, got.Since.Sub(w.start), want.since)
 	}
 	return nil
 }
@@ -501,7 +559,8 @@ func (w *world) wrongClaim(got, want queue.Claimed) error {
 func sameDeaths(got, want []queue.DeadLetter) error {
 	list := func(letters []queue.DeadLetter) (s []string) {
 		for _, d := range letters {
-			s = append(s, d.Job.ID+": "+d.Error)
+			d.Job.Payload = nil // which is left out
+			s = append(s, describeJob(d.Job)+": "+d.Error)
 		}
 		return s
 	}
@@ -644,6 +703,9 @@ func (w *world) compare(ctx context.Context) error {
 		}
 		want := queue.Status{ID: id, Kind: s.job.Kind, Group: s.job.Group, State: m.stateOf(s.job), Attempts: s.job.Attempts, Crashes: s.job.Crashes,
 			Percent: s.percent, Note: s.note, Error: s.error}
+		if !near(got.Since.Sub(w.start), s.job.since) || want.State.Ended() && !near(got.Ended.Sub(w.start), s.end-s.job.StatusFor) {
+			return broken(tracks, "the status of %s is there since %v and ended at %v; want %v and %v", id, got.Since, got.Ended, s.job.since, s.end-s.job.StatusFor)
+		}
 		if string(got.Result) != result || got.Ended.IsZero() == want.State.Ended() {
 			return broken(tracks, "the status of %s has result %q and ended at %v; want %q and %v", id, got.Result, got.Ended, result, want.State)
 		}
@@ -663,14 +725,26 @@ func (w *world) compareQueue(ctx context.Context, name string) error {
 	}
 	var got, want []string
 	for _, i := range jobs {
-		got = append(got, fmt.Sprintf("%s %s %d/%d %v", i.Job.ID, i.State, i.Job.Attempts, i.Job.Crashes, !i.Due.IsZero()))
+		due := "at once"
+		if !i.Due.IsZero() {
+			due = near10(i.Due.Sub(w.start))
+		}
+		got = append(got, fmt.Sprintf("%s %s %d/%d due %s", describeJob(i.Job), i.State, i.Job.Attempts, i.Job.Crashes, due))
 	}
 	for _, j := range m.jobs() {
-		due := slices.Contains(m.later, j) || slices.ContainsFunc(m.in(waiting), func(l *lane) bool { return l.jobs[0] == j })
-		want = append(want, fmt.Sprintf("%s %s %d/%d %v", j.ID, m.stateOf(j), j.Attempts, j.Crashes, due))
+		due := "at once"
+		if slices.Contains(m.later, j) {
+			due = near10(j.due)
+		}
+		for _, l := range m.in(waiting) {
+			if l.jobs[0] == j {
+				due = near10(l.at)
+			}
+		}
+		want = append(want, fmt.Sprintf("%s %s %d/%d due %s", describeJob(j.Job), m.stateOf(j), j.Attempts, j.Crashes, due))
 	}
 	if !slices.Equal(got, want) {
-		return broken(onePlace, "%s holds (id, state, attempts/crashes, has a due time)\n  %q; want\n  %q", name, got, want)
+		return broken(onePlace, "%s holds (job, state, attempts/crashes, due)\n  %q; want\n  %q", name, got, want)
 	}
 	letters, err := w.engine.Dead(ctx, name, queue.DeadFilter{Limit: 1 << 20})
 	if err != nil {
@@ -678,16 +752,18 @@ func (w *world) compareQueue(ctx context.Context, name string) error {
 	}
 	got, want = nil, nil
 	for _, d := range letters {
-		got = append(got, fmt.Sprintf("%s %s %s %d", d.Job.ID, d.Error, d.Job.Payload, len(d.Job.History)))
-		if last := len(d.Job.History); last > 0 && d.Job.History[last-1].Number < last {
-			return broken(deadLetters, "the history of %s ends with number %d of %d", d.Job.ID, d.Job.History[last-1].Number, last)
+		got = append(got, fmt.Sprintf("%s: %s, %s", describeJob(d.Job), d.Error, near10(d.At.Sub(w.start))))
+		if i := slices.IndexFunc(m.dead, func(x *letter) bool { return x.job.ID == d.Job.ID }); i >= 0 {
+			if err := w.sameHistory(d.Job, m.dead[i].job); err != nil {
+				return err
+			}
 		}
 	}
 	for _, d := range m.dead {
-		want = append(want, fmt.Sprintf("%s %s %s %d", d.job.ID, d.error, d.job.Payload, min(len(d.job.errors), 20)))
+		want = append(want, fmt.Sprintf("%s: %s, %s", describeJob(d.job.Job), d.error, near10(d.at)))
 	}
 	if !slices.Equal(got, want) {
-		return broken(deadLetters, "the dead letters of %s (id, error, payload, failures) are %q; want %q", name, got, want)
+		return broken(deadLetters, "the dead letters of %s (job, error, time) are %q; want %q", name, got, want)
 	}
 	stats, err := w.engine.Stats(ctx, name)
 	if err != nil {
@@ -700,8 +776,15 @@ func (w *world) compareQueue(ctx context.Context, name string) error {
 	if x := m.stats(); stats != x {
 		return broken(onePlace, "the stats of %s are %+v; want %+v", name, stats, x)
 	}
-	return nil
+	names, err := w.engine.Queues(ctx)
+	if holds := stats.Jobs+stats.Scheduled+stats.Dead > 0; err == nil && holds && !slices.Contains(names, name) {
+		return broken(onePlace, "the engine lists %q, but %s holds %+v", names, name, stats)
+	}
+	return err
 }
+
+// near10 is a time of which the engine's clock, which runs on while the test works, may be a little off.
+func near10(d time.Duration) string { return (d + unit/4).Truncate(unit / 2).String() }
 
 // empty works off all that is left and looks at what remains.
 func (w *world) empty(ctx context.Context) error {
