@@ -85,7 +85,7 @@ func (q *machine) forget(now tick) {
 	}
 }
 
-func (q *machine) takeKey(now tick, job Job, accepted uint64) {
+func (q *machine) takeKey(now tick, job *Job, accepted uint64) {
 	if old := q.keys[job.Group][job.DedupeKey]; old != nil {
 		q.freeKey(old)
 	}
@@ -116,7 +116,7 @@ func (q *machine) freeKeyOf(job Job) {
 }
 
 // track begins, or begins again, to keep a job's status.
-func (q *machine) track(s *stored, job Job) {
+func (q *machine) track(s *stored, job *Job) {
 	if old := q.tracked[job.ID]; old != nil && old.job == nil {
 		heap.Remove(&q.ends, old.index)
 	}
@@ -493,7 +493,7 @@ func (q *machine) replay(now tick, id string) bool {
 	job.Attempts, job.Crashes, job.Since, job.History = 0, 0, q.space.timeOf(now), nil
 	s.record, _ = job.AppendBinary(nil) // it was read from one
 	if job.Track {
-		q.track(s, job)
+		q.track(s, &job)
 	}
 	q.join(s, job.Group)
 	q.append(s)

@@ -14,7 +14,11 @@ func (m *Memory) Steal(q *Queue, job Job) {
 		panic(err)
 	}
 	mq := m.parts(q.cfg.Name)[0]
-	mq.enqueue(now, Batch{ID: newID(), Jobs: entries})
+	record, err := entries[0].Job.MarshalBinary()
+	if err != nil {
+		panic(err)
+	}
+	mq.enqueue(now, Batch{ID: newID(), Jobs: entries}, [][]byte{record})
 	mq.claim(now, Call{Process: newID(), Number: 1, Max: 1, Lease: 30 * time.Second})
 }
 

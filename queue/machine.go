@@ -17,7 +17,7 @@ const (
 	// batchMemory is how long an answer to an Enqueue is remembered for a repetition, batchesKept how many
 	// are: this engine's callers live in its process, so that a repetition comes at once.
 	batchMemory = 2 * time.Minute
-	batchesKept = 1 << 16
+	batchesKept = 1 << 12
 	// bulkTurn is which turn goes to bulk work although live work is ready.
 	bulkTurn = 8
 	// answerMemory is how long a process's last answer is kept at least.
@@ -187,14 +187,16 @@ func (q *machine) ran(now tick) {
 	q.lastRun = now
 }
 
-func (q *machine) enqueue(now tick, batch Batch) []Receipt {
+// enqueue accepts a batch, whose jobs' records are given: they become the machine's own.
+func (q *machine) enqueue(now tick, batch Batch, records [][]byte) []Receipt {
 	q.ran(now)
 	for q.sent.len() > 0 && (now.sub(q.sent.front().at) > batchMemory || q.sent.len() > batchesKept) {
 		delete(q.batches, q.sent.popFront().id)
 	}
 	duplicates, seen := q.batches[batch.ID]
 	receipts := make([]Receipt, len(batch.Jobs))
-	for i, e := range batch.Jobs {
+	for i := range batch.Jobs {
+		e := &batch.Jobs[i]
 		if seen {
 			receipts[i] = Receipt{ID: e.Job.ID}
 			if first, ok := duplicates[i]; ok {
@@ -202,7 +204,7 @@ func (q *machine) enqueue(now tick, batch Batch) []Receipt {
 			}
 			continue
 		}
-		if receipts[i] = q.accept(now, e); receipts[i].Duplicate {
+		if receipts[i] = q.accept(now, e, records[i]); receipts[i].Duplicate {
 			if duplicates == nil {
 				duplicates = remembered{}
 			}
@@ -216,9 +218,9 @@ func (q *machine) enqueue(now tick, batch Batch) []Receipt {
 	return receipts
 }
 
-func (q *machine) accept(now tick, e Entry) Receipt {
+func (q *machine) accept(now tick, e *Entry, record []byte) Receipt {
 	q.forget(now)
-	job := e.Job
+	job := &e.Job
 	q.seq++
 	accepted := q.seq
 	if job.DedupeKey != "" {
@@ -228,7 +230,7 @@ func (q *machine) accept(now tick, e Entry) Receipt {
 		q.takeKey(now, job, accepted)
 	}
 	s := &stored{
-		accepted: accepted, class: job.Class, relaxed: job.Order == Relaxed,
+		record: record, accepted: accepted, class: job.Class, relaxed: job.Order == Relaxed,
 		attempts: count(job.Attempts), maxAttempts: count(job.MaxAttempts), crashes: count(job.Crashes), maxCrashes: count(job.MaxCrashes),
 	}
 	if len(job.History) > 0 {
@@ -240,8 +242,7 @@ func (q *machine) accept(now tick, e Entry) Receipt {
 	if e.Dead != "" {
 		s.since = now
 	}
-	job.Since = q.space.timeOf(s.since)
-	s.record, _ = job.AppendBinary(nil) // Memory.Enqueue has checked that it can be written
+	setSince(record, q.space.timeOf(s.since))
 	if job.Track {
 		q.track(s, job)
 	}
@@ -567,7 +568,11 @@ func (q *machine) settle(now tick, l *lane, s Settlement, c *Claimed) {
 		}
 		q.end(now, head, Succeeded, "")
 		for _, e := range s.Enqueue {
-			c.Enqueued = append(c.Enqueued, q.space.parts(cmp.Or(e.Queue, q.name))[q.part].accept(now, e))
+			record, err := e.Job.AppendBinary(nil)
+			if err != nil {
+				continue // a name too long, which Queue does not let through
+			}
+			c.Enqueued = append(c.Enqueued, q.space.parts(cmp.Or(e.Queue, q.name))[q.part].accept(now, &e, record))
 		}
 	case Release:
 		q.giveBack(l)

@@ -15,7 +15,7 @@ import (
 
 // Memory is a Broker that keeps its queues in the process: nothing survives it. It is for tests,
 // demos and work that may be lost, and the reference that other engines are compared with. The zero value
-// is ready; it must not be copied after first use. It remembers the answers to the last 65,536 batches, not
+// is ready; it must not be copied after first use. It remembers the answers to the last 4,096 batches, not
 // to more: those who repeat one are in the same process.
 type Memory struct {
 	// Partitions splits each queue into so many, as an engine over several servers does; 0 means 1.
@@ -39,8 +39,10 @@ func (m *Memory) Info() BrokerInfo {
 
 // Enqueue implements [Broker].
 func (m *Memory) Enqueue(ctx context.Context, queue string, batch Batch) ([]Receipt, error) {
-	for _, e := range batch.Jobs {
-		if err := e.Job.checkNames(); err != nil {
+	records := make([][]byte, len(batch.Jobs)) // before the lock is taken
+	for i := range batch.Jobs {
+		var err error
+		if records[i], err = batch.Jobs[i].Job.AppendBinary(nil); err != nil {
 			return nil, err
 		}
 	}
@@ -51,21 +53,22 @@ func (m *Memory) Enqueue(ctx context.Context, queue string, batch Batch) ([]Rece
 	defer unlock()
 	parts := m.parts(queue)
 	if len(parts) == 1 {
-		return parts[0].enqueue(now, batch), nil
+		return parts[0].enqueue(now, batch, records), nil
 	}
 	receipts := make([]Receipt, len(batch.Jobs))
 	for p, part := range parts {
 		mine := Batch{ID: batch.ID}
 		var places []int
+		var theirs [][]byte
 		for i, e := range batch.Jobs {
 			if m.partitionOf(e.Job.Group) == p {
-				mine.Jobs, places = append(mine.Jobs, e), append(places, i)
+				mine.Jobs, theirs, places = append(mine.Jobs, e), append(theirs, records[i]), append(places, i)
 			}
 		}
 		if len(places) == 0 {
 			continue
 		}
-		for i, r := range part.enqueue(now, mine) {
+		for i, r := range part.enqueue(now, mine, theirs) {
 			receipts[places[i]] = r
 		}
 	}

@@ -242,6 +242,11 @@ func (j *Job) read(b []byte) error {
 	return nil
 }
 
+// setSince writes when a job was accepted or due into its record.
+func setSince(record []byte, t time.Time) {
+	binary.BigEndian.PutUint64(record[18:], uint64(millis(t))) //nolint:gosec // two's complement
+}
+
 // deadlineOf reads the deadline off a record.
 func deadlineOf(record []byte) time.Duration {
 	return time.Duration(binary.BigEndian.Uint64(record[26:])) * time.Millisecond //nolint:gosec // written from a Duration

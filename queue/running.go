@@ -118,6 +118,9 @@ func (f *fetcher) start(base context.Context, lease *Lease) {
 	select {
 	case w.idle <- r:
 	default:
+		w.mu.Lock()
+		w.loops++
+		w.mu.Unlock()
 		go w.handleAll(r)
 	}
 }
@@ -125,7 +128,13 @@ func (f *fetcher) start(base context.Context, lease *Lease) {
 // handleAll runs a handler, and then others, until Run ends: a goroutine that has grown its stack is worth keeping. There are
 // as many as handlers ever ran at once.
 func (w *worker) handleAll(r *running) {
-	for r != nil {
+	defer func() { // a handler may end the goroutine
+		w.mu.Lock()
+		w.loops--
+		w.mu.Unlock()
+		poke(w.returned)
+	}()
+	for {
 		w.handle(r)
 		select {
 		case r = <-w.idle:

@@ -150,6 +150,7 @@ type worker struct {
 
 	mu      sync.Mutex
 	free    int // slots
+	loops   int // goroutines that run handlers or wait for one
 	zombies int
 	owed    int                  // slots that zombies keep, because there are too many of them
 	unknown map[string]time.Time // what this worker can't run, by when it first met it
@@ -199,6 +200,9 @@ func (w *worker) run(ctx context.Context) {
 	cancel()
 	close(w.ended)
 	background.Wait()
+	for w.looping() {
+		<-w.returned
+	}
 }
 
 // trim bounds the dead letters, at the start and when a job has died.
@@ -374,6 +378,13 @@ func (w *worker) drain(base context.Context) {
 		w.leaveBehind()
 	}
 	w.settleAll(base, time.Now().Add(settleTime))
+}
+
+// looping says whether goroutines are left that are no zombies.
+func (w *worker) looping() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.loops > w.zombies
 }
 
 // busy says whether handlers run that have something to settle.
