@@ -204,7 +204,7 @@ func (q *machine) enqueue(now tick, batch Batch, records [][]byte) []Receipt {
 			}
 			continue
 		}
-		if receipts[i] = q.accept(now, e, records[i]); receipts[i].Duplicate {
+		if receipts[i] = q.accept(now, e, records[i]); receipts[i].Duplicate { //nolint:gosec // a record for each job
 			if duplicates == nil {
 				duplicates = remembered{}
 			}

@@ -397,3 +397,29 @@ func TestSuiteRefutesBrokenEngines(t *testing.T) {
 		})
 	}
 }
+
+// So it must if the engine has partitions.
+func TestSuiteRefutesBrokenPartitions(t *testing.T) {
+	t.Parallel()
+	for by, b := range map[string]broken{
+		"StrictOrderThroughRetries":                 {claim: settling(func(_ *broken, s *queue.Settlement) { s.Action = queue.Ack })},
+		"PerGroupCapIsExactAfterCrashesAndExpiries": {limit: func(*broken, context.Context, string, string, queue.Limits) error { return nil }},
+		"PauseHoldsAndResumeWakes":                  {pause: func(*broken, context.Context, string) error { return nil }},
+		"EveryGroupLivesInOnePartition": {claim: func(b *broken, ctx context.Context, name string, call queue.Call) (queue.Claimed, error) {
+			call.Partition = (call.Partition + int(call.Number)) % 3 //nolint:gosec // a small count
+			return b.Memory.Claim(ctx, name, call)
+		}},
+	} {
+		t.Run(by, func(t *testing.T) {
+			t.Parallel()
+			ok, _ := brokertest.Refutes(t, brokertest.Config{
+				New: func(testing.TB) brokertest.Engine {
+					b.Memory, b.mu = &queue.Memory{Partitions: 3}, new(sync.Mutex)
+					return &b
+				},
+				Bubble: synctest.Test, Sleep: time.Sleep,
+			}, by)
+			assert.True(t, ok)
+		})
+	}
+}

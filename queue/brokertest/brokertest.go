@@ -53,8 +53,8 @@ type Config struct {
 
 var names atomic.Int64
 
-// Run checks an engine. Every check is a subtest. An engine with partitions is run twice: with one, for everything, and
-// with several, for what concerns them.
+// Run checks an engine. Every check is a subtest. Of an engine with partitions, one is checked as if it were all (the
+// suite finds groups that live in it), and then what concerns them all.
 func Run(t *testing.T, cfg Config) {
 	t.Helper()
 	if cfg.Bubble == nil {
@@ -66,20 +66,13 @@ func Run(t *testing.T, cfg Config) {
 	cfg.Sequences = cmp.Or(cfg.Sequences, 100)
 	cfg.Steps = cmp.Or(cfg.Steps, 120)
 	cfg.Seed = cmp.Or(cfg.Seed, uint64(time.Now().UnixNano()))
-	parted := cfg.New(t).Info().Partitions > 1
 	for _, c := range checks {
-		if parted && !c.parted {
-			continue
-		}
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			if err := cfg.check(t, c); err != nil {
 				t.Error(err)
 			}
 		})
-	}
-	if parted {
-		return
 	}
 	t.Run("RandomOperationsAsTheModel", func(t *testing.T) {
 		t.Parallel()
@@ -92,11 +85,21 @@ func Run(t *testing.T, cfg Config) {
 	})
 }
 
+// engine is a new one, or the last partition of one that has several.
+func (cfg *Config) engine(t *testing.T, parted bool) Engine {
+	t.Helper()
+	e := cfg.New(t)
+	if n := e.Info().Partitions; n > 1 && !parted {
+		return newHomed(e, n-1)
+	}
+	return e
+}
+
 // check runs one directed case.
 func (cfg *Config) check(t *testing.T, c check) (err error) {
 	t.Helper()
 	cfg.Bubble(t, func(t *testing.T) { //nolint:thelper // not one
-		err = c.run(t.Context(), &rig{engine: cfg.New(t), name: newName(), sleep: cfg.Sleep})
+		err = c.run(t.Context(), &rig{engine: cfg.engine(t, c.parted), name: newName(), sleep: cfg.Sleep})
 	})
 	return err
 }
@@ -106,7 +109,7 @@ func (cfg *Config) random(t *testing.T, seed uint64) error {
 	t.Helper()
 	play := func(steps []step) (err error) {
 		cfg.Bubble(t, func(t *testing.T) { //nolint:thelper // not one
-			err = newWorld(cfg.New(t), newName(), cfg.Sleep).play(t.Context(), steps)
+			err = newWorld(cfg.engine(t, false), newName(), cfg.Sleep).play(t.Context(), steps)
 		})
 		return err
 	}
@@ -132,7 +135,7 @@ func sequence(seed uint64, n int) []step {
 type check struct {
 	name   string
 	run    func(ctx context.Context, r *rig) error
-	parted bool // it is for engines with several partitions as well
+	parted bool // it is about all partitions of an engine
 }
 
 // rig is an engine and one of its queues, with short ways to call it.

@@ -21,7 +21,7 @@ var checks = []check{
 	{name: "DedupeHitReturnsTheFirstJobsID", run: dedupeHit},
 	{name: "CallWithADeadContextChangesNothing", run: deadContext},
 	{name: "BatchIsAcceptedWholeOrNotAtAll", run: batchWhole},
-	{name: "ConcurrentEnqueuesOfOneDedupeKeyAcceptOne", run: concurrentDedupe, parted: true},
+	{name: "ConcurrentEnqueuesOfOneDedupeKeyAcceptOne", run: concurrentDedupe},
 	{name: "ClaimTakesUpAtMost128OfEachKind", run: takesUp},
 	{name: "AnswersAreRememberedForTenMinutes", run: remembered},
 	{name: "AckSentTwiceIsOkAndTheSecondChangesNothing", run: ackTwice},

@@ -258,7 +258,7 @@ func (w *world) enqueueAgain(ctx context.Context, rng *rand.Rand) error {
 	return w.sameReceipts(ctx, batch, false, repeatable)
 }
 
-func (w *world) sameReceipts(ctx context.Context, batch queue.Batch, absolute bool, invariant string) error { //nolint:revive // a delay, or the time that is the same
+func (w *world) sameReceipts(ctx context.Context, batch queue.Batch, absolute bool, invariant string) error {
 	// The engine gets copies: it may keep nothing of the caller's.
 	mine := queue.Batch{ID: batch.ID}
 	for _, e := range batch.Jobs {
