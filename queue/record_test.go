@@ -61,6 +61,28 @@ func TestGoldenRecords(t *testing.T) {
 	}
 }
 
+// What codecs have stored is read for as long as their names are.
+func TestGoldenPayloads(t *testing.T) {
+	t.Parallel()
+	const id, payload = "06F2K5QF3R6A8V0S9T4E1B7C2D", `{"id":820982911946154508,"name":"#9999","note":"note note note note note note note note"}`
+	for name, c := range map[string]queue.Codec{"deflate": queue.Deflate(), "aes-gcm": aesgcm(t, "a", "b"), "deflate+aes-gcm": queue.Chain(queue.Deflate(), aesgcm(t, "a", "b"))} {
+		file := filepath.Join("testdata", "format", "v1", "payload-"+name+".hex")
+		if *update {
+			stored, err := c.Encode(id, []byte(payload))
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(file, []byte(lines(hex.EncodeToString(stored))), 0o600))
+		}
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		stored, err := hex.DecodeString(strings.Join(strings.Fields(string(text)), ""))
+		require.NoError(t, err)
+		got, err := c.Decode(id, stored)
+		require.NoError(t, err, name)
+		assert.JSONEq(t, payload, string(got), name)
+		assert.Equal(t, name, c.Name())
+	}
+}
+
 func lines(s string) string {
 	var b strings.Builder
 	for len(s) > 0 {

@@ -21,9 +21,16 @@ func TestStorm(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, ".").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 
-	seed := strconv.FormatInt(time.Now().UnixNano(), 10)
-	cmd := exec.CommandContext(t.Context(), bin, "-orders", "600", "-seed", seed, "-json")
-	out, err = cmd.CombinedOutput()
+	for range 3 {
+		seed := strconv.FormatInt(time.Now().UnixNano(), 10)
+		cmd := exec.CommandContext(t.Context(), bin, "-orders", "600", "-seed", seed, "-json")
+		out, err = cmd.CombinedOutput()
+		// 2: this machine was too busy to play the storm. That proves nothing, so it is played again; a broken promise is 1.
+		if cmd.ProcessState.ExitCode() != 2 {
+			break
+		}
+		t.Logf("%s", out)
+	}
 	require.NoError(t, err, "%s", out)
 	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
 	var result map[string]ledger
