@@ -168,6 +168,9 @@ func (q *Queue) prepare(what string, jobs []Job) ([]Entry, error) {
 		if err := j.check(); err != nil {
 			return nil, fmt.Errorf("queue: %s: %w", what, err)
 		}
+		if err := j.checkNames(); err != nil {
+			return nil, err
+		}
 		j.ID = q.ids.next()
 		j.Attempts, j.Crashes, j.History, j.Since = 0, 0, nil, time.Time{}
 		j.MaxAttempts = min(cmp.Or(j.MaxAttempts, q.cfg.MaxAttempts), math.MaxInt32) // what a record can hold
@@ -205,7 +208,7 @@ func (j *Job) check() error {
 	case j.StatusFor < 0:
 		return fmt.Errorf("Job.StatusFor is %v; want 0 for the default, or more", j.StatusFor)
 	}
-	return j.checkNames()
+	return nil
 }
 
 func (q *Queue) enqueue(ctx context.Context, entries []Entry) ([]Receipt, error) {

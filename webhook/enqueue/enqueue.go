@@ -55,7 +55,7 @@ type Config struct {
 
 // To makes a sink that enqueues each delivery of a listed topic into jobs. Its errors are those
 // that [webhook.Handler] answers 200 to: [webhook.ErrUnhandled], [webhook.ErrDuplicate] and, for a payload
-// over the queue's limit, [webhook.ErrBuried]; anything else is the queue's failure, and Shopify sends the
+// over the queue's limit or a key that no queue can store, [webhook.ErrBuried]; anything else is the queue's failure, and Shopify sends the
 // delivery again. It panics if jobs or topics is nil or DedupeFor negative.
 func (c Config) To(jobs *queue.Queue, topics Lister) webhook.Sink {
 	switch {
@@ -84,7 +84,7 @@ func (c Config) To(jobs *queue.Queue, topics Lister) webhook.Sink {
 			DedupeFor: c.DedupeFor,
 		}
 		receipts, err := jobs.Enqueue(ctx, job)
-		if errors.Is(err, queue.ErrPayloadTooLarge) {
+		if errors.Is(err, queue.ErrPayloadTooLarge) || errors.Is(err, queue.ErrNameTooLong) { // it can never be taken
 			receipt, buryErr := jobs.Bury(ctx, job, err)
 			switch {
 			case buryErr != nil:

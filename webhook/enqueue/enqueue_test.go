@@ -198,6 +198,22 @@ func TestPayloadOverTheQueuesLimitIsBuried(t *testing.T) {
 	assert.Equal(t, 503, send(h, order("w2")).Code, "not kept, so not acknowledged")
 }
 
+// So is one whose key no queue can store.
+func TestKeyThatIsTooLongIsBuried(t *testing.T) {
+	t.Parallel()
+	q, err := queue.New(new(durable), queue.Config{})
+	require.NoError(t, err)
+	long := enqueue.Config{Key: func(webhook.Delivery) string { return strings.Repeat("x", 1<<16) }}
+	h, err := webhook.New(webhook.Secrets(secret), long.To(q, enqueue.Topics("orders/create")), webhook.Config{})
+	require.NoError(t, err)
+	assert.Equal(t, 200, send(h, order("w1")).Code)
+	assert.Equal(t, webhook.Stats{Buried: 1}, h.Stats())
+	dead, err := q.Dead(t.Context(), queue.DeadFilter{})
+	require.NoError(t, err)
+	require.Len(t, dead, 1)
+	assert.Equal(t, "queue: Job.Key has 65536 bytes; at most 65535 are possible", dead[0].Error)
+}
+
 func TestHandlerGetsTheEventThatShopifySent(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
