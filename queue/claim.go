@@ -14,8 +14,15 @@ import (
 
 func (q *machine) claim(now tick, call Call) Claimed {
 	last, known := q.answers[call.Process]
-	if known && last.number == call.Number {
+	switch {
+	case known && last.number == call.Number:
 		return last.claimed
+	case known && call.Number < last.number: // given up long ago, and only now here: nobody waits for what it would lease
+		var late Claimed
+		for _, s := range call.Settle {
+			late.Lost = append(late.Lost, s.Token)
+		}
+		return late
 	}
 	q.ran(now)
 	q.forget(now)

@@ -30,6 +30,7 @@ var checks = []check{
 	{name: "TakeoverNeverOverwritesACompletedJob", run: completed},
 	{name: "LeasesThatEndWhileNothingRunsGetOneMoreChance", run: away},
 	{name: "ForgottenAnswerGivesBackWhatTheProcessDoesNotKnowOf", run: forgottenAnswer},
+	{name: "CallThatWasGivenUpChangesNothingWhenItComesAfterAll", run: lateCall},
 	{name: "ReleaseKeepsOrderAndAttempts", run: release},
 	{name: "StrictOrderThroughRetries", run: strictOrder},
 	{name: "GroupWith1000LanesDelaysAnotherGroupByAtMostOneRound", run: oneRound},
@@ -498,6 +499,30 @@ func forgottenAnswer(ctx context.Context, r *rig) error {
 	}
 	if c.Jobs[0].Job.Attempts+c.Jobs[0].Job.Crashes != 0 {
 		return failed("what was given back counts %d attempts and %d crashes", c.Jobs[0].Job.Attempts, c.Jobs[0].Job.Crashes)
+	}
+	return nil
+}
+
+func lateCall(ctx context.Context, r *rig) error {
+	if _, err := r.enqueue(ctx, queue.Job{ID: "a"}, queue.Job{ID: "b"}); err != nil {
+		return err
+	}
+	first, err := r.claimBy(ctx, "p", 1, long)
+	if err != nil || len(first.Jobs) != 1 {
+		return failed("%v, %v", ids(first), err)
+	}
+	late := queue.Call{Process: "p", Number: r.number + 1, Max: 5, Lease: long, Settle: settleAll(first, queue.Kill)}
+	r.number++
+	done, err := r.claimBy(ctx, "p", 0, long, settleAll(first, queue.Ack)...)
+	if err != nil || len(done.Lost) > 0 {
+		return failed("%+v, %v", done, err)
+	}
+	c, err := r.engine.Claim(ctx, r.name, late)
+	if err != nil || len(c.Jobs) > 0 || len(c.Died) > 0 || len(c.Lost) != 1 {
+		return broken(repeatable, "a call that its process had given up was carried out: %+v, %v", c, err)
+	}
+	if c, err = r.claim(ctx, 5); err != nil || !slices.Equal(ids(c), []string{"b"}) {
+		return failed("claimed %v, %v; want b", ids(c), err)
 	}
 	return nil
 }

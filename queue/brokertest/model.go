@@ -295,6 +295,12 @@ func (m *model) headOf(t queue.Token) *job {
 func (m *model) claim(call queue.Call, token func(i int) queue.Token) queue.Claimed {
 	if a, ok := m.answers[call.Process]; ok && a.number == call.Number {
 		return a.claimed
+	} else if ok && call.Number < a.number {
+		var late queue.Claimed
+		for _, s := range call.Settle {
+			late.Lost = append(late.Lost, s.Token)
+		}
+		return late
 	}
 	m.ran()
 	if call.Again {
