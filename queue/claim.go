@@ -16,7 +16,7 @@ func (q *machine) claim(now tick, call Call) Claimed {
 	last, known := q.answers[call.Process]
 	switch {
 	case known && last.number == call.Number:
-		return last.claimed
+		return q.unpurged(now, last.claimed)
 	case known && call.Number < last.number: // given up long ago, and only now here: nobody waits for what it would lease
 		var late Claimed
 		for _, s := range call.Settle {
@@ -56,6 +56,28 @@ func (q *machine) claim(now tick, call Call) Claimed {
 		q.forgetAnswers(now)
 	}
 	q.answers[call.Process] = answer{call.Number, c, now}
+	return c
+}
+
+// unpurged is a remembered answer without the jobs that were purged meanwhile: the process never got them, and no handler
+// is to get what is left of one.
+func (q *machine) unpurged(now tick, c Claimed) Claimed {
+	gone := func(l Lease) bool {
+		held := q.leased[l.Token]
+		return held != nil && held.first.purged
+	}
+	if !slices.ContainsFunc(c.Jobs, gone) {
+		return c
+	}
+	jobs := c.Jobs
+	c.Jobs = nil
+	for _, l := range jobs {
+		if gone(l) {
+			q.settle(now, q.leased[l.Token], Settlement{Action: Release}, nil)
+			continue
+		}
+		c.Jobs = append(c.Jobs, l)
+	}
 	return c
 }
 

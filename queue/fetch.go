@@ -14,16 +14,25 @@ type fetcher struct {
 	w         *worker
 	partition int
 	number    uint64        // of the last Call
-	unsure    bool          // it may have been carried out, but no answer came
+	pending   *pending      // the Call that has no answer yet
 	poke      chan struct{} // there is something to do
+	reports   chan struct{} // there is progress for the heartbeat to carry
 	sending   []Settlement  // of the last Call
 
 	// guarded by w.mu
 	held     map[Token]*running
 	settled  []settled
-	underWay []settled // of the Call that is being made
-	spare    []settled // to become settled when that is sent
-	hungry   bool      // it found no slot
+	underWay []settled // of the Call that has no answer yet
+	spare    []settled // to become settled when that is answered
+}
+
+// pending is a Call that is made, the same one again until it is answered: what it has settled and leased is only
+// known then.
+type pending struct {
+	call   Call
+	settle []settled
+	slots  int // that are kept for what it leases
+	tried  bool
 }
 
 // settled is a settlement on its way to the broker.
@@ -34,27 +43,27 @@ type settled struct {
 	cancelled bool  // the job is: whatever it was, it has ended as that
 }
 
-// fetch settles and claims until ctx ends.
-func (f *fetcher) fetch(ctx, base context.Context) {
+// fetch settles and claims until ctx ends. Calls under way are cut off when patient ends.
+func (f *fetcher) fetch(ctx, patient, base context.Context) {
 	hint := make(chan bool, 1) // says whether it came early
 	waiting, early := false, 0
 	idle := min(backstop, f.w.cfg.Lease/2) // or the engine would take us for gone
 	for ctx.Err() == nil {
 		runtime.Gosched() // handlers that are about to return make the call's batch larger
-		settle, slots := f.take(maxClaim)
-		if len(settle) == 0 && slots == 0 {
+		slots, ok := f.take(maxClaim)
+		if !ok {
 			select {
 			case <-f.poke:
 			case <-ctx.Done():
 			}
 			continue
 		}
-		claimed, ok := f.claim(ctx, base, settle, slots)
+		claimed, ok := f.send(ctx, patient)
 		if !ok {
-			break // what is not settled goes with the drain
+			break // the drain sends it again
 		}
 		if ctx.Err() != nil {
-			f.putBack(claimed.Jobs)
+			f.putBack(claimed.Jobs, len(claimed.Jobs))
 			break
 		}
 		for i := range claimed.Jobs {
@@ -94,15 +103,15 @@ func (f *fetcher) fetch(ctx, base context.Context) {
 	}
 }
 
-// putBack gives back jobs that came when the worker was told to stop.
-func (f *fetcher) putBack(jobs []Lease) {
+// putBack gives back jobs that can't be run, and the slots that were kept for some of them.
+func (f *fetcher) putBack(jobs []Lease, slots int) {
 	w := f.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i := range jobs {
 		f.settled = append(f.settled, settled{Settlement: Settlement{Token: jobs[i].Token, Action: Release}, job: &jobs[i].Job})
 	}
-	w.giveSlots(len(jobs))
+	w.giveSlots(slots)
 }
 
 // hint waits for the broker's hint that there may be a job. A broker that fails or hints at nothing,
@@ -121,9 +130,8 @@ func (f *fetcher) hint(ctx context.Context, early int) (tooSoon bool) {
 	return err != nil || time.Since(start) < 2*hintPause
 }
 
-// take takes settlements to send, and slots to fill. Where several fetchers share the slots, one whose broker
-// does not answer must not keep them all.
-func (f *fetcher) take(maxSlots int) ([]settled, int) {
+// take makes the next Call out of settlements to send and slots to fill. It says false if there is neither.
+func (f *fetcher) take(maxSlots int) (slots int, ok bool) {
 	w := f.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -133,72 +141,102 @@ func (f *fetcher) take(maxSlots int) ([]settled, int) {
 	} else {
 		settle, f.settled = settle[:maxSettle:maxSettle], settle[maxSettle:]
 	}
-	slots := min(w.free, maxSlots)
-	if n := len(w.fetchers); n > 1 {
-		slots = min(slots, (w.free+n-1)/n)
+	slots = w.takeSlots(f, maxSlots, len(settle) == 0)
+	if len(settle) == 0 && slots == 0 {
+		f.spare = settle[:0]
+		return 0, false
 	}
-	w.free -= slots
-	f.hungry = slots == 0
 	f.underWay = settle
-	return settle, slots
+	f.sending = f.sending[:0]
+	for i := range settle {
+		f.sending = append(f.sending, settle[i].Settlement)
+	}
+	f.number++
+	f.pending = &pending{settle: settle, slots: slots, call: Call{
+		Partition: f.partition, Process: w.process, Number: f.number, Settle: f.sending, Max: slots, Lease: w.cfg.Lease, BulkEvery: w.q.cfg.BulkEvery,
+	}}
+	return slots, true
 }
 
-// claim makes one Call, the same one again while the broker fails, and gives back the slots that it
-// did not fill. It says false if it failed and ctx ended; then the settlements are kept. A call under
-// way is not cut off by ctx, which would leave what it claims to nobody until the leases end.
-func (f *fetcher) claim(ctx, base context.Context, settle []settled, slots int) (Claimed, bool) {
-	w := f.w
-	f.number++
-	call := Call{Partition: f.partition, Process: w.process, Number: f.number, Max: slots, Lease: w.cfg.Lease, BulkEvery: w.q.cfg.BulkEvery}
-	if len(settle) > 0 {
-		f.sending = f.sending[:0]
-		for i := range settle {
-			f.sending = append(f.sending, settle[i].Settlement)
-		}
-		call.Settle = f.sending
+// takeSlots takes slots for a fetcher. Where several share them, those that wait for one and do nothing else come first,
+// in the order in which they began to, and each takes a share. waits says that this one will, if it gets none. The caller holds mu.
+func (w *worker) takeSlots(f *fetcher, most int, waits bool) int {
+	share := w.free
+	if n := len(w.fetchers); n > 1 {
+		share = (w.free + n - 1) / n
 	}
+	slots := 0
+	if len(w.hungry) == 0 || w.hungry[0] == f {
+		slots = min(share, most)
+	}
+	switch i := slices.Index(w.hungry, f); {
+	case slots == 0 && waits && i < 0:
+		w.hungry = append(w.hungry, f)
+	case i >= 0 && (slots > 0 || !waits): // it has something to do, which may take long
+		w.hungry = slices.Delete(w.hungry, i, i+1)
+	}
+	w.free -= slots
+	w.giveSlots(0) // to whoever is first now
+	return slots
+}
+
+// send makes the pending Call, again and again until it is answered. It says false if ctx ends first; then the Call stays
+// pending. A Call under way is not cut off by ctx, which would leave what it leases to nobody for a while, but by patient.
+func (f *fetcher) send(ctx, patient context.Context) (Claimed, bool) {
+	w, p := f.w, f.pending
 	for failures := 0; ; failures++ {
-		if failures == 2 && len(w.fetchers) > 1 && slots > 0 {
-			// This partition may be away for long, and others need the slots. If the Call was carried out after all, what it
-			// leased is given back by this one, and what it settled comes back as lost.
-			w.mu.Lock()
-			w.giveSlots(slots)
-			w.mu.Unlock()
-			slots = 0
-			f.number++
-			call.Number, call.Max = f.number, 0
+		if p.call.Again = p.tried; p.tried {
+			p.call.Held = f.tokens()
 		}
-		if call.Again = f.unsure; call.Again {
-			call.Held = f.tokens()
-		}
-		claimed, err := f.callBroker(base, call)
-		f.unsure = err != nil
+		p.tried = true
+		claimed, err := f.callBroker(patient, p.call)
 		if err == nil {
-			w.mu.Lock()
-			f.underWay = nil
-			if n := slots - len(claimed.Jobs); n > 0 {
-				w.giveSlots(n)
-			}
-			w.mu.Unlock()
-			f.settledBy(ctx, settle, claimed)
-			clear(settle)
-			if f.spare == nil && cap(settle) > 0 {
-				f.spare = settle[:0]
-			}
-			return claimed, true
+			f.pending = nil
+			return f.answered(ctx, p, claimed), true
 		}
 		if ctx.Err() == nil {
 			w.q.log.LogAttrs(ctx, slog.LevelError, "queue: broker failed; trying again", slog.Int("failures", failures+1), slog.Any(logError, err))
 		}
 		wait(ctx, rand.N(min(backstop, 100*time.Millisecond<<min(failures, 10))))
-		if ctx.Err() != nil {
+		if ended := ctx.Err() != nil; ended || failures == 1 && len(w.fetchers) > 1 {
+			// This partition may be away for long, and others need the slots.
 			w.mu.Lock()
-			w.giveSlots(slots)
-			f.settled, f.underWay = append(settle, f.settled...), nil
+			w.giveSlots(p.slots)
+			p.slots = 0
 			w.mu.Unlock()
-			return Claimed{}, false
+			if ended {
+				return Claimed{}, false
+			}
 		}
 	}
+}
+
+// answered takes in the answer to a Call. Jobs for which there is no slot any more are given back.
+func (f *fetcher) answered(ctx context.Context, p *pending, claimed Claimed) Claimed {
+	w := f.w
+	w.mu.Lock()
+	f.underWay = nil
+	surplus := len(claimed.Jobs) - p.slots
+	if surplus > 0 {
+		slots := min(w.free, surplus)
+		w.free -= slots
+		surplus -= slots
+	} else {
+		w.giveSlots(-surplus)
+	}
+	w.mu.Unlock()
+	if surplus > 0 {
+		run := len(claimed.Jobs) - surplus
+		f.putBack(claimed.Jobs[run:], 0)
+		claimed.Jobs = claimed.Jobs[:run]
+		poke(f.poke)
+	}
+	f.settledBy(ctx, p.settle, claimed)
+	clear(p.settle)
+	if f.spare == nil && cap(p.settle) > 0 {
+		f.spare = p.settle[:0]
+	}
+	return claimed
 }
 
 func (f *fetcher) callBroker(base context.Context, call Call) (Claimed, error) {
@@ -248,15 +286,19 @@ func (f *fetcher) settledBy(ctx context.Context, settle []settled, claimed Claim
 	}
 }
 
-// settleAll sends what is left to settle until ctx ends. What can't be sent is kept.
+// settleAll sends what is left to settle until ctx ends, first the Call that has no answer yet. What can't be sent is
+// kept.
 func (f *fetcher) settleAll(ctx context.Context) {
 	for {
-		settle, _ := f.take(0)
-		if len(settle) == 0 && !f.unsure { // a Call whose answer never came may have leased something
-			return
+		if f.pending == nil {
+			if _, ok := f.take(0); !ok {
+				return
+			}
 		}
-		if _, ok := f.claim(ctx, ctx, settle, 0); !ok {
+		claimed, ok := f.send(ctx, ctx)
+		if !ok {
 			return // the leases end by themselves
 		}
+		f.putBack(claimed.Jobs, len(claimed.Jobs))
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Hooks tell of what happens to jobs, for metrics, traces and alarms. They are called synchronously, on the
-// goroutine on which it happens, from many at once; a slow hook slows that down, a panic in one is logged and
+// Hooks tell of what happens to jobs, for metrics, traces and alarms. They are called synchronously, from many
+// goroutines at once: what happens waits for them, so a slow hook slows that down; a panic in one is logged and
 // changes nothing. A process that dies between an event and its hook does not call it: what must not be
-// missed is read from the broker.
+// missed is read from the broker. A job that is cancelled while its failure is on its way may still be told of as retried.
 type Hooks struct {
 	Enqueued func(ctx context.Context, job Job, receipt Receipt)                // accepted or dropped as a duplicate; the payload is as the Codec made it
 	Started  func(ctx context.Context, job Job)                                 // its handler is about to be called

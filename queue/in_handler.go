@@ -74,7 +74,7 @@ func ReportProgress(ctx context.Context, percent int, note string) error {
 	}
 	r.percent = percent
 	r.progress = &Progress{Percent: percent, Note: cut(note, maxNoteLen)}
-	poke(w.reports)
+	poke(r.f.reports)
 	return nil
 }
 

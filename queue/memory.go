@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -175,7 +176,11 @@ func (m *Memory) Jobs(ctx context.Context, queue string, filter JobFilter) ([]Jo
 		found = append(found, q.list(filter)...)
 	}
 	slices.SortFunc(found, func(a, b JobInfo) int { return strings.Compare(a.Job.ID, b.Job.ID) })
-	return found[:min(len(found), cmp.Or(filter.Limit, pageLimit))], nil
+	found = found[:min(len(found), cmp.Or(filter.Limit, pageLimit))]
+	for i := range found {
+		found[i].Job.Payload = bytes.Clone(found[i].Job.Payload)
+	}
+	return found, nil
 }
 
 // Dead implements [Operator].

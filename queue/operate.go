@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"bytes"
 	"cmp"
 	"container/heap"
 	"slices"
@@ -102,7 +101,6 @@ func (q *machine) list(filter JobFilter) []JobInfo {
 		if !filter.picks(job) || s.cancelled {
 			return
 		}
-		job.Payload = bytes.Clone(job.Payload)
 		info := JobInfo{Job: job, State: s.state()}
 		if due > 0 {
 			info.Due = q.space.timeOf(due)
@@ -213,7 +211,7 @@ func (q *machine) purge(filter PurgeFilter, upTo uint64) (erased int, done bool)
 	picked := JobFilter{Group: filter.Group, Key: filter.Key, Kind: filter.Kind}
 	var jobs []*stored
 	pick := func(s *stored) {
-		if s.accepted <= upTo && !s.purged && picked.picks(s.job()) {
+		if len(jobs) <= purgeStep && s.accepted <= upTo && !s.purged && picked.picks(s.job()) {
 			jobs = append(jobs, s)
 		}
 	}
@@ -252,11 +250,17 @@ func (q *machine) purge(filter PurgeFilter, upTo uint64) (erased int, done bool)
 			}
 		}
 	}
-	for process, a := range q.answers { // a call sent again gets the jobs, which are cancelled, without what was in them
+	for process, a := range q.answers { // what they hold of purged jobs
 		a.claimed.Jobs = slices.Clone(a.claimed.Jobs)
 		for i := range a.claimed.Jobs {
-			if j := &a.claimed.Jobs[i].Job; picked.picks(*j) {
-				j.Payload, j.Headers = nil, nil
+			if l := q.leased[a.claimed.Jobs[i].Token]; l == nil || l.first.purged {
+				a.claimed.Jobs[i].Job.Payload, a.claimed.Jobs[i].Job.Headers = nil, nil
+			}
+		}
+		a.claimed.Died = slices.Clone(a.claimed.Died)
+		for i := range a.claimed.Died {
+			if d := &a.claimed.Died[i]; picked.picks(d.Job) {
+				d.Job.Headers, d.Job.History, d.Error = nil, nil, "purged"
 			}
 		}
 		q.answers[process] = a

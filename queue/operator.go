@@ -8,7 +8,8 @@ import (
 )
 
 // Operator is what an engine offers to people who look after queues. [Memory] has it; [Queue] makes it
-// convenient. An unknown queue is an empty one. Steps are bounded, so that looking does not stop the work.
+// convenient. An unknown queue is an empty one. What a step answers or changes is bounded. (Memory looks through all that it holds to
+// find it.)
 type Operator interface {
 	// Queues lists the names of the queues that hold anything, sorted.
 	Queues(ctx context.Context) ([]string, error)

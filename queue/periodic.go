@@ -58,7 +58,7 @@ const TickHeader = "Breakwater-Tick"
 const (
 	missedEachFor = 24 * time.Hour
 	maxMissed     = 1 << 12                  // ticks made up for at most
-	longestPeriod = 5 * 366 * 24 * time.Hour // as far back as the last tick is looked for
+	longestPeriod = 5 * 366 * 24 * time.Hour // the last tick is looked for so far back, in steps that end at about two years
 )
 
 func (p *Periodic) check() error {
@@ -136,6 +136,9 @@ func (p *Periodic) between(from, to time.Time) []time.Time {
 		keep = 1
 	case MissedEach:
 		keep = maxMissed
+		if oldest := to.Add(-missedEachFor); from.Before(oldest) {
+			from = oldest
+		}
 	case MissedSkip:
 		return nil
 	}
@@ -165,6 +168,11 @@ func (w *worker) enqueueTick(ctx context.Context, p Periodic, at time.Time) {
 	job.Headers = map[string]string{TickHeader: at.UTC().Format(time.RFC3339)}
 	maps.Copy(job.Headers, p.Job.Headers)
 	for failures := 0; ctx.Err() == nil; failures++ {
+		if time.Since(at) > job.DedupeFor-defaultDedupeFor/2 {
+			// Another process may have enqueued it so long ago that its key is about to end.
+			w.q.log.LogAttrs(ctx, slog.LevelError, "queue: periodic job's tick given up: the broker was away for too long", slog.String("periodic", p.Name), slog.Time("tick", at))
+			return
+		}
 		_, err := w.q.Enqueue(ctx, job)
 		if err == nil {
 			return

@@ -221,7 +221,7 @@ func (q *Queue) enqueue(ctx context.Context, entries []Entry) ([]Receipt, error)
 	}
 	if q.cfg.Hooks.Enqueued != nil {
 		for i := range entries {
-			q.hook(ctx, "Enqueued", func() { q.cfg.Hooks.Enqueued(ctx, entries[i].Job, receipts[i]) })
+			q.hookApart(ctx, "Enqueued", func() { q.cfg.Hooks.Enqueued(ctx, entries[i].Job, receipts[i]) })
 		}
 	}
 	return receipts, nil

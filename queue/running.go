@@ -337,13 +337,10 @@ func (w *worker) finish(r *running, s Settlement, err error) {
 	poke(w.returned)
 }
 
-// giveSlots frees slots, and tells the fetchers that have waited for one. The caller holds mu.
+// giveSlots frees slots, and tells the fetcher that has waited longest for one. The caller holds mu.
 func (w *worker) giveSlots(n int) {
 	w.free += n
-	for _, f := range w.fetchers {
-		if f.hungry {
-			f.hungry = false
-			poke(f.poke)
-		}
+	if w.free > 0 && len(w.hungry) > 0 {
+		poke(w.hungry[0].poke)
 	}
 }

@@ -141,7 +141,6 @@ type worker struct {
 	process  string
 
 	fetchers []*fetcher
-	reports  chan struct{}  // there is progress for the heartbeat to carry
 	trims    chan struct{}  // a job has died
 	returned chan struct{}  // a handler has
 	idle     chan *running  // to a goroutine that has run a handler and waits for another
@@ -149,8 +148,9 @@ type worker struct {
 	stopped  chan time.Time // when ctx ended
 
 	mu      sync.Mutex
-	free    int // slots
-	loops   int // goroutines that run handlers or wait for one
+	free    int        // slots
+	hungry  []*fetcher // those that wait for a slot and do nothing else, the first one longest
+	loops   int        // goroutines that run handlers or wait for one
 	zombies int
 	owed    int                  // slots that zombies keep, because there are too many of them
 	unknown map[string]time.Time // what this worker can't run, by when it first met it
@@ -159,14 +159,14 @@ type worker struct {
 
 func newWorker(q *Queue, handlers map[string]Handler, cfg WorkerConfig) *worker {
 	w := &worker{
-		q: q, handlers: handlers, cfg: cfg, process: newID(), free: cfg.Concurrency, reports: make(chan struct{}, 1), trims: make(chan struct{}, 1), returned: make(chan struct{}, 1), idle: make(chan *running), ended: make(chan struct{}), stopped: make(chan time.Time, 1),
+		q: q, handlers: handlers, cfg: cfg, process: newID(), free: cfg.Concurrency, trims: make(chan struct{}, 1), returned: make(chan struct{}, 1), idle: make(chan *running), ended: make(chan struct{}), stopped: make(chan time.Time, 1),
 		unknown: map[string]time.Time{}, pacers: map[string]*pacer{},
 	}
 	for kind, l := range cfg.Rates {
 		w.pacers[kind] = &pacer{limiter: l}
 	}
 	for p := range max(1, q.broker.Info().Partitions) {
-		w.fetchers = append(w.fetchers, &fetcher{w: w, partition: p, poke: make(chan struct{}, 1), held: map[Token]*running{}})
+		w.fetchers = append(w.fetchers, &fetcher{w: w, partition: p, poke: make(chan struct{}, 1), reports: make(chan struct{}, 1), held: map[Token]*running{}})
 	}
 	return w
 }
@@ -185,17 +185,31 @@ func (w *worker) run(ctx context.Context) {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { w.stopped <- time.Now() })()
+	patient, cut := context.WithCancel(base) // ends with GiveBack, if ctx has ended before
+	defer cut()
 	var background, fetchers sync.WaitGroup
-	background.Go(func() { w.heartbeat(base) })
+	background.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-patient.Done():
+			return
+		}
+		select {
+		case <-w.cfg.GiveBack:
+			cut()
+		case <-patient.Done():
+		}
+	})
 	background.Go(func() { w.trim(base) })
 	for _, p := range w.cfg.Periodic {
 		background.Go(func() { w.tick(ctx, p) })
 	}
 	for _, f := range w.fetchers {
-		fetchers.Go(func() { f.fetch(ctx, base) })
+		background.Go(func() { f.heartbeat(base) })
+		fetchers.Go(func() { f.fetch(ctx, patient, base) })
 	}
 	fetchers.Wait()
-	w.drain(base)
+	w.drain(patient, base)
 
 	cancel()
 	close(w.ended)
@@ -250,56 +264,59 @@ func poke(c chan struct{}) {
 	}
 }
 
-// heartbeat extends all leases every third of their length, cancels the handlers of those lost or cancelled, and
-// carries progress in between.
-func (w *worker) heartbeat(ctx context.Context) {
-	tick := time.NewTicker(max(w.cfg.Lease/3, 1))
+// heartbeat extends all leases of a partition every third of their length, cancels the handlers of those lost or
+// cancelled, and carries progress in between.
+func (f *fetcher) heartbeat(ctx context.Context) {
+	lease := f.w.cfg.Lease
+	tick := time.NewTicker(lease / 3)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			w.beat(ctx, false)
-		case <-w.reports:
-			w.beat(ctx, true)
-			wait(ctx, min(reportPause, w.cfg.Lease/6))
+			f.beat(ctx, false)
+			continue
+		default: // a report must not come before what is due
+		}
+		select {
+		case <-tick.C:
+			f.beat(ctx, false)
+		case <-f.reports:
+			f.beat(ctx, true)
+			wait(ctx, min(reportPause, lease/6))
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// beat sends one heartbeat to each partition, of all its leases or of those with progress to report. One partition
-// that does not answer must not cost the others their leases.
-func (w *worker) beat(ctx context.Context, reports bool) {
-	var all sync.WaitGroup
-	for _, f := range w.fetchers {
-		beat := Heartbeat{Partition: f.partition, Lease: w.cfg.Lease}
-		w.mu.Lock()
-		for t, r := range f.held {
-			if r.progress != nil {
-				if beat.Progress == nil {
-					beat.Progress = map[Token]Progress{}
-				}
-				beat.Progress[t] = *r.progress
-				r.progress = nil
-			} else if reports {
-				continue
+// beat sends one heartbeat, of all leases or of those with progress to report.
+func (f *fetcher) beat(ctx context.Context, reports bool) {
+	w := f.w
+	beat := Heartbeat{Partition: f.partition, Lease: w.cfg.Lease}
+	w.mu.Lock()
+	for t, r := range f.held {
+		if r.progress != nil {
+			if beat.Progress == nil {
+				beat.Progress = map[Token]Progress{}
 			}
-			beat.Tokens = append(beat.Tokens, t)
+			beat.Progress[t] = *r.progress
+			r.progress = nil
+		} else if reports {
+			continue
 		}
-		if !reports { // what is done, but not settled yet, must not be taken over either
-			for _, list := range [][]settled{f.settled, f.underWay} {
-				for i := range list {
-					beat.Tokens = append(beat.Tokens, list[i].Token)
-				}
+		beat.Tokens = append(beat.Tokens, t)
+	}
+	if !reports { // what is done, but not settled yet, must not be taken over either
+		for _, list := range [][]settled{f.settled, f.underWay} {
+			for i := range list {
+				beat.Tokens = append(beat.Tokens, list[i].Token)
 			}
-		}
-		w.mu.Unlock()
-		if len(beat.Tokens) > 0 {
-			all.Go(func() { f.extend(ctx, beat) })
 		}
 	}
-	all.Wait()
+	w.mu.Unlock()
+	if len(beat.Tokens) > 0 {
+		f.extend(ctx, beat)
+	}
 }
 
 func (f *fetcher) extend(ctx context.Context, beat Heartbeat) {
@@ -338,21 +355,12 @@ func (f *fetcher) extend(ctx context.Context, beat Heartbeat) {
 // drain waits for the handlers, settles what they did and gives back what they did not finish. A
 // handler that ignores its cancelled context is left behind: its lease is given back too. The broker may
 // be away, so whatever is left to settle is tried again every second: it has no heartbeat any more.
-func (w *worker) drain(base context.Context) {
+func (w *worker) drain(patient, base context.Context) {
 	end := (<-w.stopped).Add(w.cfg.Drain)
 	again := time.NewTicker(time.Second)
 	defer again.Stop()
 	deadline := time.NewTimer(time.Until(end))
 	defer deadline.Stop()
-	patient, giveUp := context.WithCancel(base) // until GiveBack
-	defer giveUp()
-	go func() {
-		select {
-		case <-w.cfg.GiveBack:
-			giveUp()
-		case <-patient.Done():
-		}
-	}()
 	for expired := false; w.busy() && !expired; {
 		w.settleAll(patient, end)
 		select {

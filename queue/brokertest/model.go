@@ -283,6 +283,21 @@ func (m *model) byToken(t queue.Token) *lane {
 	return nil
 }
 
+// unpurged is an answer without the jobs that were purged since: their leases end.
+func (m *model) unpurged(c queue.Claimed) queue.Claimed {
+	jobs := c.Jobs
+	c.Jobs = nil
+	for _, j := range jobs {
+		if l := m.byToken(j.Token); l != nil && l.jobs[0].purged {
+			m.settle(l, queue.Settlement{Action: queue.Release}, nil)
+			m.derive()
+			continue
+		}
+		c.Jobs = append(c.Jobs, j)
+	}
+	return c
+}
+
 // headOf is the job that a token is for.
 func (m *model) headOf(t queue.Token) *job {
 	if l := m.byToken(t); l != nil {
@@ -294,7 +309,7 @@ func (m *model) headOf(t queue.Token) *job {
 // claim is a Claim whose leases get the tokens that the engine gave them.
 func (m *model) claim(call queue.Call, token func(i int) queue.Token) queue.Claimed {
 	if a, ok := m.answers[call.Process]; ok && a.number == call.Number {
-		return a.claimed
+		return m.unpurged(a.claimed)
 	} else if ok && call.Number < a.number {
 		var late queue.Claimed
 		for _, s := range call.Settle {
