@@ -210,8 +210,9 @@ func (w *worker) met(what string) time.Duration {
 // handle runs a handler and hands on what became of it. The defers run whatever the handler, the hooks and the
 // error's methods do: each may panic or end the goroutine.
 func (w *worker) handle(r *running) {
-	err := errGone                                                                             // stands if the handler ends its goroutine
-	s := Settlement{Token: r.token, Action: Retry, Error: errGone.Error(), After: time.Second} // stands if outcome does
+	// These stand if the handler, or what the outcome asks of its error, ends the goroutine.
+	err := errGone
+	s := Settlement{Token: r.token, Action: Retry, Error: errGone.Error(), After: time.Second}
 	defer func() {
 		w.finish(r, s, err)
 		r.cancel(nil)
