@@ -20,5 +20,5 @@ func IDTime(id string) (made time.Time, ok bool) {
 		return time.Time{}, false
 	}
 	ms := binary.BigEndian.Uint64(raw[:8]) >> 16
-	return time.UnixMilli(int64(ms)).UTC(), true //nolint:gosec // 48 bits
+	return time.UnixMilli(int64(ms)).UTC(), true
 }
