@@ -44,6 +44,7 @@ type BrokerInfo struct {
 	Engine     string // its name, for messages: "memory"
 	Durable    bool   // what Enqueue accepted outlives the process
 	Partitions int    // 0 means 1
+	Err        error  // what is wrong with how it was made; New fails with it
 }
 
 // Batch is what one Enqueue accepts.

@@ -302,6 +302,7 @@ func (q *machine) settleLane(l *lane) {
 	for l.first != nil && l.first.cancelled {
 		q.leaveLane(l.first)
 	}
+	l.released = false
 	if l.first != nil {
 		q.ready(l, nil)
 		return

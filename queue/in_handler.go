@@ -133,3 +133,42 @@ func (q *Queue) EnqueueOnAck(ctx context.Context, jobs ...Job) (ids []string, er
 	r.follow = append(r.follow, entries...)
 	return ids, nil
 }
+
+// LeaseInfo is what an engine needs to complete a running job itself, in a transaction of its own.
+type LeaseInfo struct {
+	Broker Broker
+	Queue  string
+	Token  Token
+}
+
+// LeaseFrom tells an engine which lease ctx's handler runs under. It fails with [ErrNoJob], and with [ErrLeaseLost] once that is known.
+func LeaseFrom(ctx context.Context) (LeaseInfo, error) {
+	r, err := runningFrom(ctx)
+	if err != nil {
+		return LeaseInfo{}, err
+	}
+	w := r.f.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := r.over(); err != nil {
+		return LeaseInfo{}, err
+	}
+	return LeaseInfo{Broker: w.q.broker, Queue: w.q.cfg.Name, Token: r.token}, nil
+}
+
+// TakeOnAck gives an engine that completes the job of ctx's handler in a transaction what SetResult and EnqueueOnAck have kept for the
+// job's end; the jobs are not enqueued by the worker then. It fails as LeaseFrom does.
+func TakeOnAck(ctx context.Context) (result []byte, follow []Entry, err error) {
+	r, err := runningFrom(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	w := r.f.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := r.over(); err != nil {
+		return nil, nil, err
+	}
+	follow, r.follow = r.follow, nil
+	return r.result, follow, nil
+}

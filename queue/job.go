@@ -7,7 +7,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
-	"unicode/utf8"
+
+	"github.com/breakwater-go/breakwater/internal/text"
 )
 
 // Job is one unit of work. Kind is required; the zero value of every other field is valid.
@@ -167,6 +168,9 @@ const (
 	maxResultLen = 64 << 10
 )
 
+// Fail adds a failure to the history, which keeps its first and its last 10. It is for engines.
+func (j *Job) Fail(at time.Time, reason string) { j.History = remember(j.History, at, reason) }
+
 // remember appends a failure to a history, which keeps its first and its last 10.
 func remember(history []Attempt, at time.Time, text string) []Attempt {
 	number := 1
@@ -181,18 +185,8 @@ func remember(history []Attempt, at time.Time, text string) []Attempt {
 	return append(kept, Attempt{Number: number, At: at.Truncate(time.Millisecond), Error: cut(text, historyText)})
 }
 
-// cut shortens s to at most n bytes, at the end of a character.
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for back := range utf8.UTFMax {
-		if utf8.RuneStart(s[n-back]) {
-			return s[:n-back]
-		}
-	}
-	return s[:n] // it is no text
-}
+// cut is text.Cut.
+func cut(s string, n int) string { return text.Cut(s, n) }
 
 var idEncoding = base32.HexEncoding.WithPadding(base32.NoPadding)
 

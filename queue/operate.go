@@ -191,13 +191,14 @@ func (q *machine) remove(s *stored) {
 		q.pop(l)
 		q.seats(l.group)
 	default: // a ready lane keeps its place
-		next := l.next
+		next, released := l.next, l.released
 		l.group.ready[l.class].remove(l)
 		q.leaveLane(s)
 		q.settleLane(l)
 		if l.first != nil {
 			l.group.ready[l.class].remove(l)
 			l.group.ready[l.class].insert(l, next)
+			l.released = released
 		}
 		q.seats(l.group)
 	}

@@ -77,11 +77,15 @@ func New(broker Broker, cfg Config) (*Queue, error) {
 		return nil, fmt.Errorf("queue: New: Config.MaxDead is %d; want 0 for no bound, or more", cfg.MaxDead)
 	}
 	op, _ := broker.(Operator)
-	if info := broker.Info(); cfg.MaxDead > 0 && op == nil {
+	info := broker.Info()
+	if info.Err != nil {
+		return nil, fmt.Errorf("queue: New: %w", info.Err)
+	}
+	if cfg.MaxDead > 0 && op == nil {
 		return nil, fmt.Errorf("queue: New: Config.MaxDead is %d, but the %s broker can't list dead letters: %w", cfg.MaxDead, info.Engine, errors.ErrUnsupported)
 	} else if !info.Durable && !cfg.AllowVolatile {
 		return nil, fmt.Errorf("%w: the %s broker loses every job when the process ends, acknowledged ones too; "+
-			"set Config.AllowVolatile where that is meant (tests, demos); this version has no durable broker yet", ErrVolatile, info.Engine)
+			"use a durable one (package sqlqueue), or set Config.AllowVolatile where that is meant (tests, demos)", ErrVolatile, info.Engine)
 	}
 	cfg.Codecs = slices.Clone(cfg.Codecs)
 	for i, c := range cfg.Codecs {

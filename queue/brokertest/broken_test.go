@@ -391,7 +391,7 @@ func TestSuiteRefutesBrokenEngines(t *testing.T) {
 					b.Memory, b.mu = new(queue.Memory), new(sync.Mutex)
 					return &b
 				},
-				Bubble: synctest.Test, Sleep: time.Sleep,
+				Bubble: synctest.Test, Sleep: func(_ brokertest.Engine, d time.Duration) { time.Sleep(d) },
 			}, tt.by)
 			assert.True(t, ok, "not refuted by %s, but: %s", tt.by, found)
 		})
@@ -417,7 +417,7 @@ func TestSuiteRefutesBrokenPartitions(t *testing.T) {
 					b.Memory, b.mu = &queue.Memory{Partitions: 3}, new(sync.Mutex)
 					return &b
 				},
-				Bubble: synctest.Test, Sleep: time.Sleep,
+				Bubble: synctest.Test, Sleep: func(_ brokertest.Engine, d time.Duration) { time.Sleep(d) },
 			}, by)
 			assert.True(t, ok)
 		})

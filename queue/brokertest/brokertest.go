@@ -41,9 +41,9 @@ type Config struct {
 	// Bubble runs a check with virtual time; synctest.Test for an engine in the process. nil means real time.
 	Bubble func(t *testing.T, f func(*testing.T))
 
-	// Sleep lets d pass for the engine, by its own clock: minutes and hours, so that an engine with a real clock
+	// Sleep lets d pass for an engine that New gave, by its own clock: minutes and hours, so that an engine with a real clock
 	// needs one that can be put forward. nil means time.Sleep, which is right in a bubble.
-	Sleep func(d time.Duration)
+	Sleep func(e Engine, d time.Duration)
 
 	// Sequences is how many random sequences are played, Steps how long each is; 0 means 100 of 120.
 	Sequences, Steps int
@@ -61,7 +61,7 @@ func Run(t *testing.T, cfg Config) {
 		cfg.Bubble = func(t *testing.T, f func(*testing.T)) { t.Helper(); f(t) }
 	}
 	if cfg.Sleep == nil {
-		cfg.Sleep = time.Sleep
+		cfg.Sleep = func(_ Engine, d time.Duration) { time.Sleep(d) }
 	}
 	cfg.Sequences = cmp.Or(cfg.Sequences, 100)
 	cfg.Steps = cmp.Or(cfg.Steps, 120)
@@ -85,21 +85,23 @@ func Run(t *testing.T, cfg Config) {
 	})
 }
 
-// engine is a new one, or the last partition of one that has several.
-func (cfg *Config) engine(t *testing.T, parted bool) Engine {
+// engine is a new one, or the last partition of one that has several, and how time passes for it.
+func (cfg *Config) engine(t *testing.T, parted bool) (Engine, func(time.Duration)) {
 	t.Helper()
 	e := cfg.New(t)
+	sleep := func(d time.Duration) { cfg.Sleep(e, d) }
 	if n := e.Info().Partitions; n > 1 && !parted {
-		return newHomed(e, n-1)
+		return newHomed(e, n-1), sleep
 	}
-	return e
+	return e, sleep
 }
 
 // check runs one directed case.
 func (cfg *Config) check(t *testing.T, c check) (err error) {
 	t.Helper()
 	cfg.Bubble(t, func(t *testing.T) { //nolint:thelper // not one
-		err = c.run(t.Context(), &rig{engine: cfg.engine(t, c.parted), name: newName(), sleep: cfg.Sleep})
+		e, sleep := cfg.engine(t, c.parted)
+		err = c.run(t.Context(), &rig{engine: e, name: newName(), sleep: sleep})
 	})
 	return err
 }
@@ -109,7 +111,8 @@ func (cfg *Config) random(t *testing.T, seed uint64) error {
 	t.Helper()
 	play := func(steps []step) (err error) {
 		cfg.Bubble(t, func(t *testing.T) { //nolint:thelper // not one
-			err = newWorld(cfg.engine(t, false), newName(), cfg.Sleep).play(t.Context(), steps)
+			e, sleep := cfg.engine(t, false)
+			err = newWorld(e, newName(), sleep).play(t.Context(), steps)
 		})
 		return err
 	}

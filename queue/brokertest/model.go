@@ -504,6 +504,7 @@ func (m *model) leave(l *lane) {
 	for len(l.jobs) > 0 && l.jobs[0].cancelled {
 		l.jobs = l.jobs[1:]
 	}
+	l.released = false
 	if len(l.jobs) > 0 {
 		m.makeReady(l, atTheEnd)
 		return
@@ -744,10 +745,11 @@ func (m *model) remove(j *job) {
 			j.cancelled = true
 			return
 		case i == 0:
-			place := slices.Index(m.readyLanes(l.group, l.class), l)
+			place, released := slices.Index(m.readyLanes(l.group, l.class), l), l.released
 			m.leave(l)
 			if place >= 0 && len(l.jobs) > 0 {
 				m.makeReady(l, place)
+				l.released = released
 			}
 			return
 		}

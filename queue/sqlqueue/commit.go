@@ -1,0 +1,210 @@
+package sqlqueue
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// opsInStep bounds how many calls share a transaction.
+const opsInStep = 256
+
+// op is one call that waits for its transaction.
+type op struct {
+	queue string
+	adds  bool // it accepts jobs: refused when the disk is full
+	do    func(s *step, q *queueRow) error
+	done  chan error
+	begun bool
+}
+
+// do runs f in a transaction, together with others that wait at that moment, and returns once it is on the disk. If ctx ends
+// before the transaction begins nothing is changed; if it ends later, f may have been carried out.
+func (b *Broker) do(ctx context.Context, name string, adds bool, f func(s *step, q *queueRow) error) error {
+	if err := b.ready(ctx); err != nil {
+		return err
+	}
+	o := &op{queue: name, adds: adds, do: f, done: make(chan error, 1)}
+	b.mu.Lock()
+	b.pending = append(b.pending, o)
+	if !b.writing {
+		b.writing = true
+		go b.write() // ends when nothing waits
+	}
+	b.mu.Unlock()
+	select {
+	case err := <-o.done:
+		return wrap(name, err)
+	case <-ctx.Done():
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !o.begun {
+		o.do = nil
+	}
+	return fmt.Errorf("sqlqueue: queue %q: %w", name, context.Cause(ctx))
+}
+
+// write carries out what waits, a transaction at a time, until nothing does.
+func (b *Broker) write() {
+	for {
+		b.writer <- struct{}{}
+		ops := b.take()
+		if len(ops) == 0 {
+			b.mu.Lock()
+			if len(b.pending) == 0 {
+				b.writing = false
+				b.mu.Unlock()
+				<-b.writer
+				return
+			}
+			b.mu.Unlock()
+			<-b.writer
+			continue
+		}
+		b.transact(ops)
+		<-b.writer
+	}
+}
+
+// take takes those that wait and have not been given up.
+func (b *Broker) take() []*op {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := min(len(b.pending), opsInStep)
+	ops := make([]*op, 0, n)
+	for _, o := range b.pending[:n] {
+		if o.do != nil {
+			o.begun = true
+			ops = append(ops, o)
+		}
+	}
+	clear(b.pending[:n])
+	b.pending = b.pending[n:]
+	return ops
+}
+
+// transact carries out calls in one transaction. If that fails each gets one of its own, so that none fails for another's sake.
+func (b *Broker) transact(ops []*op) {
+	err := b.attempt(ops)
+	if err == nil || len(ops) == 1 {
+		for _, o := range ops {
+			o.done <- err
+		}
+		return
+	}
+	for _, o := range ops {
+		o.done <- b.attempt([]*op{o})
+	}
+}
+
+// attempt tries calls in one transaction. When the disk is full, the reserve is given up for those that do not add to it.
+func (b *Broker) attempt(ops []*op) error {
+	adds := false
+	for _, o := range ops {
+		adds = adds || o.adds
+	}
+	if adds {
+		if err := b.room(b.db); err != nil {
+			return err
+		}
+	}
+	err := b.commit(ops)
+	if !isFull(err) {
+		return err
+	}
+	if adds {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	if !b.reserved.giveUp() {
+		return err
+	}
+	b.log.Error("sqlqueue: the disk is full: new jobs are refused until there is room, workers go on with what was held in reserve", "file", b.path)
+	if err := b.commit(ops); err != nil {
+		return err
+	}
+	b.checkpoint()
+	return nil
+}
+
+// commit is one transaction.
+func (b *Broker) commit(ops []*op) (err error) {
+	conn, err := b.connect()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	ctx := context.Background() // the transaction is not one caller's
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	s := newStep(ctx, b, tx)
+	if err := s.run(ops); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	if !s.changed {
+		err = tx.Rollback() // nothing that needs the disk
+	} else {
+		err = tx.Commit()
+	}
+	if err != nil {
+		return err
+	}
+	for key, receipts := range s.batches {
+		b.rememberBatch(s.now, key, receipts)
+	}
+	for _, f := range s.after {
+		f()
+	}
+	for name := range s.woken {
+		b.wake(name)
+	}
+	return nil
+}
+
+func (s *step) run(ops []*op) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	for _, o := range ops {
+		q, err := s.queue(o.queue)
+		if err != nil {
+			return err
+		}
+		if err := s.takeIn(q); err != nil {
+			return err
+		}
+		if err := o.do(s, q); err != nil {
+			return err
+		}
+	}
+	return s.end()
+}
+
+// connect takes a connection and sees to it that it does what Config says.
+func (b *Broker) connect() (*sql.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), b.cfg.BusyTimeout)
+	defer cancel()
+	conn, err := b.db.Conn(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("no connection within %v: all that sql.DB.SetMaxOpenConns allows are in use: %w", b.cfg.BusyTimeout, err)
+		}
+		return nil, err
+	}
+	var own any
+	if err := conn.Raw(func(c any) error { own = c; return nil }); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	if own == b.conn {
+		return conn, nil
+	}
+	if _, err := conn.ExecContext(context.Background(), fmt.Sprintf("PRAGMA synchronous = %v; PRAGMA busy_timeout = %d", b.cfg.Synchronous, b.cfg.BusyTimeout/time.Millisecond)); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	b.conn = own
+	return conn, nil
+}
