@@ -53,8 +53,19 @@ func (c *Callbacks) call(ctx context.Context, job queue.Job, n note) error {
 		return fail(fmt.Errorf("%s: %w", u.Hostname(), withoutURL(err)))
 	}
 	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer) // what it says beyond the status does not matter
+	drain(ctx, resp.Body)
 	return answered(resp, fail(fmt.Errorf("%s answered %d", u.Hostname(), resp.StatusCode)))
+}
+
+// drain reads the rest of an answer: what it says beyond its status does not matter, and whether it comes whole neither.
+func drain(ctx context.Context, body io.Reader) {
+	var buf [4 << 10]byte
+	for read := 0; read < maxAnswer && ctx.Err() == nil; {
+		n, err := body.Read(buf[:])
+		if read += n; err != nil {
+			return
+		}
+	}
 }
 
 // answered turns an answer into what it means to the queue; no is the error of one that is not 2xx.

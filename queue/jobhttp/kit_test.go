@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -130,8 +131,8 @@ func request(t *testing.T, method, target, body string, headers ...string) *http
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, target, strings.NewReader(body))
 	r.Header.Set("Shop", "a")
-	for i := 0; i < len(headers); i += 2 {
-		r.Header.Set(headers[i], headers[i+1])
+	for pair := range slices.Chunk(headers, 2) {
+		r.Header.Set(pair[0], pair[1])
 	}
 	return r
 }
@@ -148,9 +149,9 @@ func (r *rig) do(method, target, body string, headers ...string) *httptest.Respo
 }
 
 // submit submits a job of shop "a" and answers its ID.
-func (r *rig) submit(headers ...string) string {
+func (r *rig) submit() string {
 	r.t.Helper()
-	w := r.do("POST", "/jobs", "{}", headers...)
+	w := r.do("POST", "/jobs", "{}")
 	require.Equal(r.t, 202, w.Code, w.Body)
 	return object(r.t, w)["jobId"].(string)
 }

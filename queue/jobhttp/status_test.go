@@ -271,8 +271,8 @@ func TestBrokerThatCantTell(t *testing.T) {
 func TestJobThatGoesWhileItIsCancelled(t *testing.T) {
 	t.Parallel()
 	var r *rig
-	r = newRigOf(t, accept, func(_ *http.Request, st queue.Status) bool {
-		_, err := r.jobs.Purge(context.Background(), queue.PurgeFilter{Group: st.Group})
+	r = newRigOf(t, accept, func(req *http.Request, st queue.Status) bool {
+		_, err := r.jobs.Purge(req.Context(), queue.PurgeFilter{Group: st.Group})
 		return err == nil
 	}, jobhttp.Config{})
 	requireProblem(t, r.do("DELETE", "/jobs/"+r.submit(), ""), 404, noJob)

@@ -203,7 +203,7 @@ func TestRequestIsLeftAsItIs(t *testing.T) {
 	req := request(t, "POST", "/jobs", "{}")
 	body := req.Body
 	serve(r, req)
-	assert.True(t, body == req.Body)
+	assert.Equal(t, body, req.Body)
 }
 
 func TestJobThatTheQueueNeverTakes(t *testing.T) {
