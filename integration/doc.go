@@ -1,3 +1,3 @@
 // Package integration holds the suites that need heavy drivers or servers: SQL databases, brokers,
-// proxies, histories. The first comes with the first engine that needs one.
+// proxies, histories.
 package integration
