@@ -46,5 +46,5 @@ func sleep(e brokertest.Engine, d time.Duration) {
 
 func TestSQLite(t *testing.T) {
 	t.Parallel()
-	brokertest.Run(t, brokertest.Config{New: newTimed, Sleep: sleep, Sequences: 20})
+	brokertest.Run(t, brokertest.Config{New: newTimed, Sleep: sleep, Sequences: 10, Steps: 80})
 }

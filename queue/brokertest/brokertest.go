@@ -123,7 +123,7 @@ func (cfg *Config) random(t *testing.T, seed uint64) error {
 		if err == nil {
 			return nil
 		}
-		if time.Since(began) < unit/4 {
+		if time.Since(began) < unit/8 {
 			break
 		}
 		steps = steps[:len(steps)*2/3] // the clock of an engine that has its own went on meanwhile: that proves nothing

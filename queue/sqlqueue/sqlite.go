@@ -53,11 +53,18 @@ func (b *Broker) ready(ctx context.Context) error {
 	if b.err != nil {
 		return b.err
 	}
-	if err := b.prepare(ctx); err != nil {
-		return wrap("", err)
+	// To make a file's journal a WAL does not wait for others that use the file, as everything else does.
+	begin := time.Now()
+	err := b.prepare(ctx)
+	for ctx.Err() == nil && isBusy(err) && time.Since(begin) < b.cfg.BusyTimeout {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+		}
+		err = b.prepare(ctx)
 	}
-	b.open = true
-	return nil
+	b.open = err == nil
+	return wrap("", err)
 }
 
 func (b *Broker) prepare(ctx context.Context) error {
@@ -162,11 +169,18 @@ func (b *Broker) checkpoint() {
 	}
 }
 
-// full is SQLITE_FULL, https://www.sqlite.org/rescode.html#full.
-const full = 13
+// Result codes of SQLite, https://www.sqlite.org/rescode.html.
+const (
+	busy = 5
+	full = 13
+)
 
-// isFull says whether the disk is full. Drivers tell the code in ways of their own; the text is SQLite's and the same in all.
-func isFull(err error) bool {
+func isBusy(err error) bool { return hasCode(err, busy, "database is locked") }
+func isFull(err error) bool { return hasCode(err, full, "database or disk is full") }
+
+// hasCode says whether an error is SQLite's of a code. Drivers tell the code in ways of their own; the text is SQLite's and the
+// same in all.
+func hasCode(err error, code int, text string) bool {
 	if err == nil {
 		return false
 	}
@@ -174,9 +188,9 @@ func isFull(err error) bool {
 		error
 		Code() int
 	}](err); ok {
-		return c.Code()&0xff == full
+		return c.Code()&0xff == code
 	}
-	return strings.Contains(err.Error(), "database or disk is full")
+	return strings.Contains(err.Error(), text)
 }
 
 // reserve is a file that takes up room, to be given up when there is no other: a queue that can't write can't even say
