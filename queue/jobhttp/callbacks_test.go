@@ -413,6 +413,7 @@ func TestWatcherIsAJobOfTheSameGroupAndClass(t *testing.T) {
 		assert.Equal(t, queue.Bulk, w.Class)
 		assert.Empty(t, w.Key)
 		assert.False(t, w.Track)
+		assert.Equal(t, time.Second, w.Delay, "hardly any job ends sooner")
 		assert.Equal(t, 7, w.MaxAttempts)
 		assert.Greater(t, w.Deadline, 9*365*24*time.Hour)
 	})

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -341,7 +342,8 @@ func TestErrorTextThatPanicsDuringAStream(t *testing.T) {
 		stop := r.work(muxOf(func(context.Context, queue.Job) error { return queue.Permanent(errors.New("no")) }))
 		time.Sleep(time.Second)
 		assert.True(t, closed(done))
-		assert.Empty(t, c.take(), "nothing is mixed into the stream")
+		assert.Empty(t, c.take())
+		assert.Zero(t, c.waiting.Len(), "nothing is mixed into the stream")
 		assert.Contains(t, r.log.String(), "boom")
 		stop()
 	})
@@ -462,6 +464,34 @@ func TestClientThatDoesNotReadLosesItsStream(t *testing.T) {
 		assert.Len(t, c.take(), 1, "its place is free")
 		hangUp()
 		assert.True(t, closed(done))
+		require.NoError(t, conn.Close())
+		stop()
+	})
+}
+
+// Not even the last bytes of all, which the server writes when the stream has ended, may wait for ever.
+func TestClientThatDoesNotReadTheEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, jobhttp.Config{})
+		id := r.submit()
+		r.do("DELETE", "/jobs/"+id, "")
+		var gone atomic.Bool
+		dial, stop := listen(t, &http.Server{Handler: r, WriteTimeout: time.Minute, ReadHeaderTimeout: time.Minute, ConnState: func(_ net.Conn, s http.ConnState) {
+			gone.Store(s == http.StateClosed)
+		}})
+		conn := dial()
+		_, err := fmt.Fprintf(conn, "GET /jobs/%s/events HTTP/1.1\r\nHost: x\r\nShop: a\r\n\r\n", id)
+		require.NoError(t, err)
+		got := ""
+		for b := make([]byte, 1); !strings.HasSuffix(got, "\n\n\r\n"); { // the end of the event's chunk
+			n, err := conn.Read(b)
+			require.NoError(t, err)
+			got += string(b[:n])
+		}
+		assert.Contains(t, got, "event: end")
+		time.Sleep(11 * time.Second)
+		assert.True(t, gone.Load())
 		require.NoError(t, conn.Close())
 		stop()
 	})

@@ -108,7 +108,7 @@ var (
 // public says whether an address may be called. It can't know of a NAT64 with a prefix of your own, nor which public addresses
 // are yours.
 func public(a netip.Addr) bool {
-	if !a.IsValid() || a.Zone() != "" || a.Is6() && !global6.Contains(a) { // Is6 is true of mapped ones too
+	if !a.IsValid() || a.Is6() && !global6.Contains(a) { // Is6 is true of mapped ones too, and one with a zone is in no prefix
 		return false
 	}
 	for _, p := range special {

@@ -115,7 +115,7 @@ func New(jobs *queue.Queue, accept func(r *http.Request) (Submission, error), al
 
 func (cfg *Config) check() error {
 	switch {
-	case cfg.Path != "" && (cfg.Path[0] != '/' || strings.HasPrefix(cfg.Path, "//") || path.Clean(cfg.Path) != strings.TrimSuffix(cfg.Path, "/") && cfg.Path != "/" || !plain(cfg.Path)):
+	case cfg.Path != "" && (cfg.Path[0] != '/' || path.Clean(cfg.Path) != strings.TrimSuffix(cfg.Path, "/") && cfg.Path != "/" || !plain(cfg.Path)):
 		return fmt.Errorf("Config.Path is %q; want a clean path such as /api/jobs, percent-encoded where it must be", cfg.Path)
 	case cfg.MaxBytes < 0:
 		return fmt.Errorf("Config.MaxBytes is %d; want 0 for the default, or more", cfg.MaxBytes)

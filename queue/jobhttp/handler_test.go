@@ -138,6 +138,21 @@ func TestUnderAnyRouter(t *testing.T) {
 			mux.HandleFunc("GET /shops/{shop}/jobs/{id}/events", h.Events)
 			return mux
 		}, "/imports", "/shops/1/jobs"},
+		{"single handlers, the ID in the middle", jobhttp.Config{}, func(h *jobhttp.Handler) http.Handler {
+			mux := http.NewServeMux()
+			mux.HandleFunc("POST /jobs", h.Submit)
+			for pattern, single := range map[string]http.HandlerFunc{"GET /jobs/{id}/status": h.Status, "DELETE /jobs/{id}/status": h.Cancel, "GET /jobs/{id}/stream": h.Events} {
+				mux.HandleFunc(pattern, single)
+			}
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if before, ok := strings.CutSuffix(r.URL.Path, "/events"); ok {
+					r.URL.Path = before + "/stream"
+				} else if r.Method != http.MethodPost {
+					r.URL.Path += "/status"
+				}
+				mux.ServeHTTP(w, r)
+			})
+		}, "/jobs", "/jobs"},
 		{"single handlers, another name than id", jobhttp.Config{}, func(h *jobhttp.Handler) http.Handler {
 			mux := http.NewServeMux()
 			mux.HandleFunc("POST /jobs", h.Submit)
@@ -210,6 +225,7 @@ func TestNothingElseIsThere(t *testing.T) {
 		{"GET", "/api/jobs/" + id + "/result", 404, ""},
 		{"GET", "/api/jobs//" + id, 404, ""},
 		{"GET", "/api/jobsx/" + id, 404, ""},
+		{"GET", "/api/jobs" + id, 404, ""},
 		{"POST", "//", 404, ""},
 		{"GET", "/other/" + id, 404, ""},
 	} {
