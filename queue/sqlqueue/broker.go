@@ -84,6 +84,7 @@ type Broker struct {
 	writing bool
 	waiters map[string]chan struct{} // by queue, closed when there is something to claim
 
+	clock  clock
 	writer chan struct{} // held by whoever has a transaction that writes: the next commit, or a handler's
 	conn   any           // the driver's connection that was last set up
 

@@ -118,15 +118,11 @@ func (b *Broker) attempt(ops []*op) error {
 	if adds {
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	}
-	if !b.reserved.giveUp() {
-		return err
+	if b.reserved.giveUp() {
+		b.log.Error("sqlqueue: the disk is full: new jobs are refused until there is room, workers go on with what was held in reserve", "file", b.path)
 	}
-	b.log.Error("sqlqueue: the disk is full: new jobs are refused until there is room, workers go on with what was held in reserve", "file", b.path)
-	if err := b.commit(ops); err != nil {
-		return err
-	}
-	b.checkpoint()
-	return nil
+	b.checkpoint() // what the log takes up can be used again
+	return b.commit(ops)
 }
 
 // commit is one transaction.

@@ -49,7 +49,7 @@ func (b *Broker) look(ctx context.Context, name string) (id, now int64, err erro
 			return 0, 0, wrap(name, err)
 		}
 		if !waits {
-			now, _ = engineTime(ahead, last)
+			now, _ = b.clock.read(ahead, last)
 			return id, now, nil
 		}
 		if err := b.change(ctx, name, func(*step, *queueRow) error { return nil }); err != nil {

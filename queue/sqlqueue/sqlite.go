@@ -146,17 +146,18 @@ func (b *Broker) prepare(ctx context.Context) error {
 func (b *Broker) room(db interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }) error {
-	if err := b.reserved.keep(); err != nil {
-		return fmt.Errorf("%w: the disk is full: %w", ErrFull, err)
-	}
-	if b.cfg.MaxBytes == 0 {
+	full := b.reserved.keep()
+	if full == nil && b.cfg.MaxBytes == 0 {
 		return nil
 	}
 	var pages, free, size int64
 	if err := db.QueryRowContext(context.Background(), "SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size").Scan(&pages, &free, &size); err != nil {
 		return err
 	}
-	if used := (pages - free) * size; used > b.cfg.MaxBytes {
+	if full != nil && free*size < b.cfg.ReserveBytes { // else there is room in the file itself
+		return fmt.Errorf("%w: the disk is full: %w", ErrFull, full)
+	}
+	if used := (pages - free) * size; b.cfg.MaxBytes > 0 && used > b.cfg.MaxBytes {
 		return fmt.Errorf("%w: %d bytes are in use; Config.MaxBytes is %d", ErrFull, used, b.cfg.MaxBytes)
 	}
 	return nil

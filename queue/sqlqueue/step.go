@@ -81,20 +81,8 @@ func (s *step) begin() error {
 	if err := s.row(stepBegin).Scan(&s.seq, &s.ahead, &last); err != nil {
 		return err
 	}
-	s.now, s.ahead = engineTime(s.ahead, last)
+	s.now, s.ahead = s.b.clock.read(s.ahead, last)
 	return nil
-}
-
-// engineTime is the engine's time, which never goes back: a clock that was set back is made up for by being ahead of it.
-func engineTime(ahead, last int64) (now, corrected int64) {
-	now = time.Now().UnixMicro() + ahead
-	if now >= last {
-		return now, ahead
-	}
-	if last-now > time.Second.Microseconds() {
-		ahead += last - now
-	}
-	return last, ahead
 }
 
 // end writes what has changed, and forgets what is over.
