@@ -40,7 +40,7 @@ const (
 type CallbackConfig struct {
 	Timeout time.Duration // of one POST, redirects and answer included; 0 means 15 s
 	// MaxAttempts is after how many failures a callback is a dead letter; 0 means 30: about 48 h with the worker's
-	// default Backoff. WorkerConfig.Backoffs has its own under [CallbackKind].
+	// default Backoff. WorkerConfig.Backoffs may have one for [CallbackKind]. No try begins later than 7 days after the job's end.
 	MaxAttempts int
 
 	AllowHTTP    bool // also call http URLs: whoever is on the way can read them
@@ -74,6 +74,9 @@ type CallbackConfig struct {
 // to 30 s, until the job has ended. Then what it has to say is fixed in a second job, in the same step in which the first
 // is done, so that it can be told long after the job's status is gone. If the status is gone before it was seen (StatusFor is too
 // short, the job was purged), nobody is called, and the log says so. A job that is replayed after its end is not told of again.
+//
+// A process that serves HTTP needs it in its [Config], one that runs workers needs its Handle; a queue that no worker with
+// Handle runs keeps callbacks for 24 h and then as dead letters, as it does with every kind.
 //
 // It is safe for concurrent use.
 type Callbacks struct {

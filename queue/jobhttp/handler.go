@@ -42,7 +42,8 @@ type Config struct {
 	// unknown ID that is younger can't have ended so long ago, and is 404; an older one is 410.
 	StatusFor time.Duration
 
-	// Callbacks call the URL of a submission when its job has ended. nil means that a submission with one is refused with 422.
+	// Callbacks call the URL of a submission when its job has ended; they must be of the same queue. nil means that a submission
+	// with a URL is refused with 422.
 	Callbacks *Callbacks
 
 	Poll       time.Duration // between looks at the job of a stream of events; 0 means 500 ms
@@ -82,8 +83,8 @@ func Anyone(*http.Request, queue.Status) bool { return true }
 // it is sent as it is. Any other error is logged and answered without its text: 503 if it has a
 // RetryAfter() time.Duration method or a Timeout() bool method that says true, else 400.
 //
-// allow says whether the sender of a request may see, follow and cancel the job of a Status, most often by its Group. One that may
-// not gets the answer of an ID that does not exist. [Anyone] allows everything.
+// allow says whether the sender of a request may see, follow and cancel the job of a Status, most often by its Group, and by its Kind
+// where the queue has other tracked jobs as well. One that may not gets the answer of an ID that does not exist. [Anyone] allows everything.
 //
 // New fails if one of the three is nil, a field of cfg is negative or does not fit, or, with [errors.ErrUnsupported], if
 // the queue's broker can't tell a job's status.
@@ -95,6 +96,9 @@ func New(jobs *queue.Queue, accept func(r *http.Request) (Submission, error), al
 		return nil, errors.New("jobhttp: New: accept is nil")
 	case allow == nil:
 		return nil, errors.New("jobhttp: New: allow is nil; use jobhttp.Anyone if everybody may see every job")
+	}
+	if cfg.Callbacks != nil && cfg.Callbacks.jobs != jobs {
+		return nil, errors.New("jobhttp: New: Config.Callbacks is of another queue")
 	}
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("jobhttp: New: %w", err)

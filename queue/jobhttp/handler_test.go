@@ -40,6 +40,7 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 		{"status for", q, accept, ownShop, jobhttp.Config{StatusFor: -1}, "jobhttp: New: Config.StatusFor is -1ns; want 0 for the default, or more"},
 		{"poll", q, accept, ownShop, jobhttp.Config{Poll: -1}, "jobhttp: New: Config.Poll is -1ns; want 0 for the default, or more"},
 		{"heartbeat", q, accept, ownShop, jobhttp.Config{Heartbeat: -1}, "jobhttp: New: Config.Heartbeat is -1ns; want 0 for the default, or more"},
+		{"callbacks", q, accept, ownShop, jobhttp.Config{Callbacks: newCallbacks(t, jobhttp.CallbackConfig{})}, "jobhttp: New: Config.Callbacks is of another queue"},
 		{"broker", newQueue(t, dumb{new(queue.Memory)}, queue.Config{}), accept, ownShop, jobhttp.Config{}, "jobhttp: New: queue: Status: the memory broker: unsupported operation"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -14,8 +14,8 @@ import (
 )
 
 // SecretFunc gives the secrets that sign the callbacks of a group to a URL, newest first, each as "whsec_" and 24 to 64 bytes in base64.
-// With several the receiver can change from one to the next at leisure. One secret for all groups lets each of them forge
-// callbacks to the others. An error is a failed attempt.
+// With several the receiver can change from one to the next at leisure. A receiver knows the secret it verifies with, so one for
+// all groups lets each of them forge callbacks to the others. It is called on every try; an error is a failed attempt.
 type SecretFunc = func(ctx context.Context, group, url string) ([]string, error)
 
 // Secrets makes a SecretFunc that always gives the same. It fails for none, and for one that is not in the form of SecretFunc's.
