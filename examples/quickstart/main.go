@@ -4,7 +4,9 @@ package main
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"errors"
+	"flag"
 	"log"
 	"log/slog"
 	"net/http"
@@ -12,7 +14,10 @@ import (
 	"os/signal"
 	"time"
 
+	_ "modernc.org/sqlite"
+
 	"github.com/breakwater-go/breakwater/queue"
+	"github.com/breakwater-go/breakwater/queue/sqlqueue"
 	"github.com/breakwater-go/breakwater/webhook"
 	"github.com/breakwater-go/breakwater/webhook/enqueue"
 )
@@ -30,11 +35,19 @@ func ship(_ context.Context, e webhook.Event[Order]) error {
 }
 
 func main() {
+	file := flag.String("db", "jobs.db", "SQLite `file` of the queue")
+	memory := flag.Bool("memory", false, "use no file: what is queued is lost with the process")
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once
 
-	// The memory broker loses its jobs with the process; durable ones are on their way.
-	jobs, err := queue.New(new(queue.Memory), queue.Config{AllowVolatile: true, Logger: slog.Default()})
+	db, err := sql.Open("sqlite", *file) // nothing is opened before it is used
+	check(err)
+	var broker queue.Broker = sqlqueue.New(db, sqlqueue.Config{Logger: slog.Default()})
+	if *memory {
+		broker = new(queue.Memory)
+	}
+	jobs, err := queue.New(broker, queue.Config{AllowVolatile: *memory, Logger: slog.Default()})
 	check(err)
 	mux := queue.NewMux()
 	enqueue.Handle(mux, "orders/create", ship)
@@ -49,6 +62,7 @@ func main() {
 
 	slog.Info("listening", "url", "http://"+server.Addr+"/webhooks")
 	check(jobs.Run(ctx, mux, queue.WorkerConfig{}))
+	check(db.Close())
 }
 
 func check(err error) {

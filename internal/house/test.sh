@@ -41,12 +41,14 @@ awk '
 	inside         { text = text $0 "\n" }
 ' README.md >"$empty/main.go"
 [ -s "$empty/main.go" ] || { echo "README.md has no go block that starts with package main" >&2; exit 1; }
-cp go.sum "$empty"
+cp examples/go.sum "$empty"
+# The version that the examples are tested with, not the newest of the day.
+sqlite=$(cd examples && GOWORK=off go list -m -f '{{.Path}}@{{.Version}}' modernc.org/sqlite)
 (
 	cd "$empty"
 	export GOWORK=off
 	go mod init example.com/readme 2>/dev/null
-	go mod edit -replace "github.com/breakwater-go/breakwater=$root"
+	go mod edit -replace "github.com/breakwater-go/breakwater=$root" -require "$sqlite"
 	go mod tidy
 	go build -o /dev/null .
 )
