@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -92,7 +93,7 @@ func (c *child) line(t testing.TB, prefix string) string {
 func (c *child) said() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.lines[:len(c.lines):len(c.lines)]
+	return slices.Clip(c.lines)
 }
 
 // kill is SIGKILL: the process has no say in it. It returns what the process has printed.

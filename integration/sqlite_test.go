@@ -52,7 +52,7 @@ func TestOneConnectionIsEnough(t *testing.T) {
 	s := newShop(t, filepath.Join(t.TempDir(), "queue.db"))
 	s.db.SetMaxOpenConns(1)
 	mux := queue.NewMux()
-	mux.Handle("k", sqlqueue.InTx(s.broker, func(ctx context.Context, tx *sql.Tx, j queue.Job) error {
+	mux.Handle("k", sqlqueue.InTx(s.broker, func(ctx context.Context, _ *sql.Tx, j queue.Job) error {
 		if len(j.Payload) > 0 {
 			return nil
 		}
@@ -200,7 +200,7 @@ func TestTruncatedLogLosesOnlyWhatWasNotCommitted(t *testing.T) {
 			if suffix != "" {
 				b = b[:cut]
 			}
-			require.NoError(t, os.WriteFile(copied+suffix, b, 0o600))
+			require.NoError(t, os.WriteFile(copied+suffix, b, 0o600)) //nolint:gosec // a directory of this test
 		}
 		c := newShop(t, copied)
 		var ran []int
@@ -370,7 +370,7 @@ func TestGoldenFiles(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "queue.db")
 			b, err := os.ReadFile(from)
 			require.NoError(t, err)
-			require.NoError(t, os.WriteFile(file, b, 0o600))
+			require.NoError(t, os.WriteFile(file, b, 0o600)) //nolint:gosec // a directory of this test
 			s := newShop(t, file)
 			dead, err := s.jobs.Dead(t.Context(), queue.DeadFilter{})
 			require.NoError(t, err)

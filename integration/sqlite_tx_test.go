@@ -182,10 +182,10 @@ func TestP3EffectCompletionAndNewJobsAreOneTransaction(t *testing.T) {
 		_, err = s.jobs.EnqueueOnAck(ctx, queue.Job{Kind: "child", Payload: []byte("second child of " + name)})
 		assert.NoError(t, err)
 		assert.NoError(t, queue.SetResult(ctx, []byte("result of "+name)))
-		switch {
-		case tries[name] == 1:
+		switch tries[name] {
+		case 1:
 			return errors.New("not yet") // nothing of it happened
-		case tries[name] == 2:
+		case 2:
 			panic("nor now")
 		}
 		return nil

@@ -127,18 +127,18 @@ func (s *step) dueIn(q *queueRow) (time.Duration, error) {
 func (s *step) lease(q *queueRow, call queue.Call, c *queue.Claimed) (took, died bool, err error) {
 	every := int64(cmp.Or(call.BulkEvery, bulkTurn))
 	class := live
-	name, any, err := s.first(q, live)
+	name, some, err := s.first(q, live)
 	if err != nil {
 		return false, false, err
 	}
-	if !any || (q.turns+1)%every == 0 {
-		if other, some, err := s.first(q, bulk); err != nil {
+	if !some || (q.turns+1)%every == 0 {
+		if other, waits, err := s.first(q, bulk); err != nil {
 			return false, false, err
-		} else if some {
-			name, any, class = other, true, bulk
+		} else if waits {
+			name, some, class = other, true, bulk
 		}
 	}
-	if !any {
+	if !some {
 		return false, false, nil
 	}
 	g, err := s.group(q, name)
@@ -439,8 +439,7 @@ func (s *step) takeUp(q *queueRow, c *queue.Claimed) error {
 	if err != nil {
 		return err
 	}
-	for i := 0; i < len(ended); i++ {
-		j := ended[i]
+	for _, j := range ended {
 		if j.at > q.awayFrom && j.at <= q.awayTo && !j.spared {
 			s.changed = true
 			if _, err := s.exec(jobExtend, s.now+j.lease, j.lease, true, j.n); err != nil {
@@ -493,7 +492,10 @@ func (s *step) dueNow(q *queueRow) ([]due, error) {
 		}
 	}
 	if is(at[2]) {
-		parks, err := each(s, parksDue, func(row scanner) (g groupRow, err error) { return g, row.Scan(&g.name, &g.parked, &g.armed) }, q.id, s.now, takeUp)
+		parks, err := each(s, parksDue, func(row scanner) (g groupRow, err error) {
+			err = row.Scan(&g.name, &g.parked, &g.armed)
+			return g, err
+		}, q.id, s.now, takeUp)
 		if err != nil {
 			return nil, err
 		}

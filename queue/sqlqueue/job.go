@@ -59,7 +59,8 @@ func (j *jobRow) scan(row scanner, more ...any) error {
 
 func scanJob(row scanner) (*jobRow, error) {
 	j := &jobRow{}
-	return j, j.scan(row)
+	err := j.scan(row)
+	return j, err
 }
 
 // find reads one job; nil if there is none.
@@ -224,7 +225,8 @@ func (s *step) takeKey(q *queueRow, job *queue.Job, n int64) (first string, take
 	if err != nil || took > 0 {
 		return "", false, err
 	}
-	return first, true, s.row(dedupeFirst, q.id, job.Group, job.DedupeKey).Scan(&first)
+	err = s.row(dedupeFirst, q.id, job.Group, job.DedupeKey).Scan(&first)
+	return first, true, err
 }
 
 // put stores a job whose dedupe key and status are set.

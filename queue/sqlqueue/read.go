@@ -68,7 +68,7 @@ func (b *Broker) Queues(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, wrap("", err)
 	}
-	return collect(rows, func(row scanner) (name string, err error) { return name, row.Scan(&name) })
+	return collect(rows, scanName)
 }
 
 // Stats implements [queue.Operator].
@@ -103,7 +103,7 @@ func (q *query) and(wanted bool, condition string, args ...any) {
 }
 
 func list(ctx context.Context, b *Broker, q *query) ([]*jobRow, [][]byte, error) {
-	rows, err := b.db.QueryContext(ctx, "SELECT "+jobColumns+", (SELECT record FROM breakwater_records r WHERE r.n = j.n) FROM breakwater_jobs j WHERE "+q.text.String(), q.args...)
+	rows, err := b.db.QueryContext(ctx, "SELECT "+jobColumns+", (SELECT record FROM breakwater_records r WHERE r.n = j.n) FROM breakwater_jobs j WHERE "+q.text.String(), q.args...) //nolint:gosec // of constants; values are arguments
 	if err != nil {
 		return nil, nil, err
 	}

@@ -132,7 +132,7 @@ func (b *Broker) prepare(ctx context.Context) error {
 		return err
 	}
 	for i := range texts {
-		if b.stmts[i], err = b.db.PrepareContext(ctx, texts[i]); err != nil {
+		if b.stmts[i], err = b.db.PrepareContext(ctx, texts[i]); err != nil { //nolint:sqlclosecheck // they are closed with the database
 			return fmt.Errorf("statement %d: %w", i, err)
 		}
 	}
@@ -227,7 +227,7 @@ func (r *reserve) keep() error {
 // fill writes random bytes: a file system that compresses would keep no room for zeros.
 func (r *reserve) fill() error {
 	part := r.path + "." + strconv.Itoa(os.Getpid())
-	f, err := os.OpenFile(part, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600) //nolint:gosec // beside the database
 	if err != nil {
 		return err
 	}

@@ -122,7 +122,7 @@ func (s *step) stmt(id statement) *sql.Stmt {
 }
 
 func (s *step) exec(id statement, args ...any) (int64, error) {
-	r, err := s.stmt(id).ExecContext(s.ctx, args...)
+	r, err := s.stmt(id).ExecContext(s.ctx, args...) //nolint:sqlclosecheck // it is closed with the transaction
 	if err != nil {
 		return 0, err
 	}
@@ -130,16 +130,21 @@ func (s *step) exec(id statement, args ...any) (int64, error) {
 }
 
 func (s *step) row(id statement, args ...any) *sql.Row {
-	return s.stmt(id).QueryRowContext(s.ctx, args...)
+	return s.stmt(id).QueryRowContext(s.ctx, args...) //nolint:sqlclosecheck // as above
 }
 
 // each reads all rows of an answer before it calls do, which may then make statements of its own.
 func each[T any](s *step, id statement, scan func(scanner) (T, error), args ...any) ([]T, error) {
-	rows, err := s.stmt(id).QueryContext(s.ctx, args...)
+	rows, err := s.stmt(id).QueryContext(s.ctx, args...) //nolint:sqlclosecheck // as above
 	if err != nil {
 		return nil, err
 	}
 	return collect(rows, scan)
+}
+
+func scanName(row scanner) (name string, err error) {
+	err = row.Scan(&name)
+	return name, err
 }
 
 type scanner interface{ Scan(into ...any) error }
@@ -262,7 +267,7 @@ func (s *step) first(q *queueRow, class int) (name string, ok bool, err error) {
 		if err := s.flush(q); err != nil {
 			return "", false, err
 		}
-		r.names, err = each(s, []statement{ringLive, ringBulk}[class], func(row scanner) (name string, err error) { return name, row.Scan(&name) }, q.id, ringPage)
+		r.names, err = each(s, []statement{ringLive, ringBulk}[class], scanName, q.id, ringPage)
 		if err != nil {
 			return "", false, err
 		}

@@ -74,7 +74,10 @@ func (s *step) takeIn(q *queueRow) error {
 		died     string
 		record   []byte
 	}
-	rows, err := each(s, intakePage, func(r scanner) (in row, err error) { return in, r.Scan(&in.seq, &in.due, &in.died, &in.record) }, q.id, intakeStep)
+	rows, err := each(s, intakePage, func(r scanner) (in row, err error) {
+		err = r.Scan(&in.seq, &in.due, &in.died, &in.record)
+		return in, err
+	}, q.id, intakeStep)
 	if err != nil || len(rows) == 0 {
 		q.taken = err == nil
 		return err
