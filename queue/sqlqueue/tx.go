@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/breakwater-go/breakwater/queue"
 )
@@ -125,7 +126,10 @@ func (b *Broker) inTx(ctx context.Context, handle func(ctx context.Context, tx *
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	defer func() { <-b.writer }()
+	// The transaction ends with its context, and so does its hold on others, even if handle goes on.
+	release := sync.OnceFunc(func() { <-b.writer })
+	defer release()
+	defer context.AfterFunc(ctx, release)()
 	conn, err := b.connect()
 	if err != nil {
 		return wrap(lease.Queue, err)
