@@ -44,7 +44,8 @@ func (s *step) claim(q *queueRow, call queue.Call) (c queue.Claimed, err error) 
 			return c, err
 		}
 	}
-	if err := s.takeUp(q, &c); err != nil { // after the settlements: a lease past its end still counts until it is taken up
+	next, err := s.takeUp(q, &c) // after the settlements: a lease past its end still counts until it is taken up
+	if err != nil {
 		return c, err
 	}
 	late := 0
@@ -59,7 +60,8 @@ func (s *step) claim(q *queueRow, call queue.Call) (c queue.Claimed, err error) 
 			break
 		}
 	}
-	if c.DueIn, err = s.dueIn(q); late == takeUp || !q.taken {
+	c.DueIn, err = s.dueIn(q, next)
+	if late == takeUp || !q.taken {
 		c.DueIn = 1 // look again
 	}
 	return c, err
@@ -101,20 +103,35 @@ func (s *step) giveBackOthers(q *queueRow, call queue.Call) error {
 	return nil
 }
 
-// dueIn is how long it takes until something falls due; 0 if nothing will.
-func (s *step) dueIn(q *queueRow) (time.Duration, error) {
-	if err := s.flush(q); err != nil {
-		return 0, err
-	}
-	var first int64
-	var at [3]int64
-	if err := s.row(nextDue, q.id).Scan(&at[0], &at[1], &at[2]); err != nil {
-		return 0, err
-	}
-	for _, t := range at {
-		if t > 0 && (first == 0 || t < first) {
-			first = t
+// dues is when something next falls due, 0 if nothing will: a lane that waits, a scheduled job, a parked group.
+type dues [3]int64
+
+// first is the soonest of them.
+func (d dues) first() (at int64) {
+	for _, t := range d {
+		if t > 0 && (at == 0 || t < at) {
+			at = t
 		}
+	}
+	return at
+}
+
+func (s *step) dues(q *queueRow) (d dues, err error) {
+	if err := s.flush(q); err != nil {
+		return d, err
+	}
+	err = s.row(nextDue, q.id).Scan(&d[0], &d[1], &d[2])
+	return d, err
+}
+
+// dueIn is how long it takes until something falls due; 0 if nothing will. next is what takeUp has found.
+func (s *step) dueIn(q *queueRow, next dues) (_ time.Duration, err error) {
+	first := next.first()
+	if first > 0 && first <= s.now { // it has been taken up
+		if next, err = s.dues(q); err != nil {
+			return 0, err
+		}
+		first = next.first()
 	}
 	if first == 0 {
 		return 0, nil
@@ -291,7 +308,7 @@ func (s *step) retry(q *queueRow, g *groupRow, j *jobRow, st queue.Settlement, c
 		return s.wait(g, j, st.After)
 	}
 	before := j.ord
-	j.state, j.at, j.armed = scheduled, s.now+micros(st.After), s.next()
+	j.state, j.lane, j.at, j.armed = scheduled, "", s.now+micros(st.After), s.next()
 	if st.After > 0 {
 		if err := s.save(j); err != nil {
 			return err
@@ -313,7 +330,7 @@ func (s *step) enter(q *queueRow, g *groupRow, j *jobRow) error {
 		return err
 	}
 	s.changed = true
-	if _, err := s.exec(jobBehind, j.state, j.place, j.ord, j.n); err != nil {
+	if _, err := s.exec(jobEnter, j.lane, j.state, j.place, j.ord, j.n); err != nil {
 		return err
 	}
 	if j.state == ready {
@@ -386,7 +403,7 @@ func (s *step) successor(q *queueRow, g *groupRow, j *jobRow, ord, place int64) 
 
 // die makes the head of a lane a dead letter, and reports it.
 func (s *step) die(q *queueRow, g *groupRow, j *jobRow, reason string, c *queue.Claimed) error {
-	j.state, j.place, j.at, j.armed, j.token, j.error = dead, 0, s.now/1000*1000, s.next(), "", text.Cut(reason, maxErrorLen)
+	j.state, j.lane, j.place, j.at, j.armed, j.token, j.error = dead, "", 0, s.now/1000*1000, s.next(), "", text.Cut(reason, maxErrorLen)
 	if err := s.ended(j, queue.Dead, j.error, nil); err != nil {
 		return err
 	}
@@ -424,44 +441,45 @@ type due struct {
 	do        func() error
 }
 
-// takeUp makes what is due ready, oldest first, and then what its worker has lost.
-func (s *step) takeUp(q *queueRow, c *queue.Claimed) error {
-	all, err := s.dueNow(q)
-	if err != nil {
-		return err
+// takeUp makes what is due ready, oldest first, and then what its worker has lost. It answers what was due next.
+func (s *step) takeUp(q *queueRow, c *queue.Claimed) (next dues, err error) {
+	if next, err = s.dues(q); err != nil {
+		return next, err
 	}
-	for _, d := range all[:min(len(all), takeUp)] {
-		if err := d.do(); err != nil {
-			return err
+	if at := next.first(); at > 0 && at <= s.now {
+		all, err := s.dueNow(q, next)
+		if err != nil {
+			return next, err
 		}
+		for _, d := range all[:min(len(all), takeUp)] {
+			if err := d.do(); err != nil {
+				return next, err
+			}
+		}
+	}
+	if q.firstLease == 0 || q.firstLease > s.now {
+		return next, nil
 	}
 	ended, err := each(s, endedLeases, scanJob, q.id, s.now, takeUp)
 	if err != nil {
-		return err
+		return next, err
 	}
 	for _, j := range ended {
 		if j.at > q.awayFrom && j.at <= q.awayTo && !j.spared {
 			s.changed = true
 			if _, err := s.exec(jobExtend, s.now+j.lease, j.lease, true, j.n); err != nil {
-				return err
+				return next, err
 			}
 			continue
 		}
 		if err := s.crashed(q, j, c); err != nil {
-			return err
+			return next, err
 		}
 	}
-	return nil
+	return next, nil
 }
 
-func (s *step) dueNow(q *queueRow) ([]due, error) {
-	if err := s.flush(q); err != nil {
-		return nil, err
-	}
-	var at [3]int64
-	if err := s.row(nextDue, q.id).Scan(&at[0], &at[1], &at[2]); err != nil {
-		return nil, err
-	}
+func (s *step) dueNow(q *queueRow, at dues) ([]due, error) {
 	is := func(t int64) bool { return t > 0 && t <= s.now }
 	var all []due
 	for i, id := range [...]statement{dueWaiting, dueScheduled} {

@@ -31,7 +31,7 @@ type jobRow struct {
 	n, queue              int64
 	id, kind, group       string
 	class                 int
-	key                   string
+	key, lane             string
 	ord                   int64
 	state                 int
 	place, at, armed      int64
@@ -51,7 +51,7 @@ type jobRow struct {
 
 func (j *jobRow) scan(row scanner, more ...any) error {
 	return row.Scan(append([]any{
-		&j.n, &j.queue, &j.id, &j.kind, &j.group, &j.class, &j.key, &j.ord, &j.state, &j.place, &j.at, &j.armed, &j.token, &j.lease, &j.claim,
+		&j.n, &j.queue, &j.id, &j.kind, &j.group, &j.class, &j.key, &j.lane, &j.ord, &j.state, &j.place, &j.at, &j.armed, &j.token, &j.lease, &j.claim,
 		&j.relaxed, &j.tracked, &j.spared, &j.cancelled, &j.purged, &j.done, &j.attempts, &j.maxAttempts, &j.crashes, &j.maxCrashes, &j.since, &j.late,
 		&j.dedupe, &j.history, &j.error,
 	}, more...)...)
@@ -74,7 +74,7 @@ func (s *step) find(id statement, args ...any) (*jobRow, error) {
 
 func (s *step) insert(j *jobRow, record []byte) error {
 	s.changed = true
-	if _, err := s.exec(jobInsert, j.n, j.queue, j.id, j.kind, j.group, j.class, j.key, j.ord, j.state, j.place, j.at, j.armed, j.token, j.lease, j.claim,
+	if _, err := s.exec(jobInsert, j.n, j.queue, j.id, j.kind, j.group, j.class, j.key, j.lane, j.ord, j.state, j.place, j.at, j.armed, j.token, j.lease, j.claim,
 		j.relaxed, j.tracked, j.spared, j.cancelled, j.purged, j.done, j.attempts, j.maxAttempts, j.crashes, j.maxCrashes, j.since, j.late,
 		j.dedupe, j.history, j.error); err != nil {
 		return err
@@ -86,7 +86,7 @@ func (s *step) insert(j *jobRow, record []byte) error {
 // save writes all of a job that may change but its lease.
 func (s *step) save(j *jobRow) error {
 	s.changed = true
-	_, err := s.exec(jobSave, j.ord, j.state, j.place, j.at, j.armed, j.token, j.spared, j.cancelled, j.purged,
+	_, err := s.exec(jobSave, j.lane, j.ord, j.state, j.place, j.at, j.armed, j.token, j.spared, j.cancelled, j.purged,
 		j.attempts, j.crashes, j.since, j.late, j.history, j.error, j.n)
 	return err
 }
@@ -272,7 +272,7 @@ func (s *step) put(q *queueRow, job *queue.Job, record []byte, due int64, died s
 
 // tail gives a job its place at the tail of its lane: it is ready if it is the first there.
 func (s *step) tail(q *queueRow, j *jobRow) error {
-	j.state, j.ord = ready, s.next()
+	j.state, j.lane, j.ord = ready, j.key, s.next()
 	j.place = j.ord
 	if j.key == "" {
 		return nil

@@ -27,7 +27,7 @@ const (
 	jobSave
 	jobLease
 	jobReady
-	jobBehind
+	jobEnter
 	jobMark
 	jobExtend
 	jobDone
@@ -42,7 +42,6 @@ const (
 	endedLeases
 	leasedAll
 	nextDue
-	nextPark
 	firstLease
 	jobByID
 	deadByID
@@ -72,10 +71,10 @@ const (
 	statements
 )
 
-const jobColumns = "n, queue, id, kind, grp, class, key, ord, state, place, at, armed, token, lease, claim, " +
+const jobColumns = "n, queue, id, kind, grp, class, key, lane, ord, state, place, at, armed, token, lease, claim, " +
 	"relaxed, tracked, spared, cancelled, purged, done, attempts, max_attempts, crashes, max_crashes, since, late, dedupe, history, error"
 
-const inLane = "queue = ? AND grp = ? AND class = ? AND key = ? AND key <> '' AND state < 4"
+const inLane = "queue = ? AND grp = ? AND class = ? AND lane = ? AND lane <> ''"
 
 // picked is the end of a statement that picks by group, key and kind, each given twice: ” picks any.
 const picked = " AND (? = '' OR grp = ?) AND (? = '' OR key = ?) AND (? = '' OR kind = ?)"
@@ -100,14 +99,14 @@ var texts = [statements]string{
 	ringBulk:    "SELECT name FROM breakwater_groups WHERE queue = ? AND seat_bulk > 0 ORDER BY seat_bulk LIMIT ?",
 	parksDue:    "SELECT name, parked, armed FROM breakwater_groups WHERE queue = ? AND parked > 0 AND parked <= ? ORDER BY parked, armed LIMIT ?",
 
-	jobInsert:    "INSERT INTO breakwater_jobs (" + jobColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	jobInsert:    "INSERT INTO breakwater_jobs (" + jobColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	recordInsert: "INSERT INTO breakwater_records (n, record) VALUES (?, ?)",
 	jobByN:       "SELECT " + jobColumns + " FROM breakwater_jobs WHERE n = ?",
-	jobSave: "UPDATE breakwater_jobs SET ord = ?, state = ?, place = ?, at = ?, armed = ?, token = ?, spared = ?, cancelled = ?, purged = ?, " +
+	jobSave: "UPDATE breakwater_jobs SET lane = ?, ord = ?, state = ?, place = ?, at = ?, armed = ?, token = ?, spared = ?, cancelled = ?, purged = ?, " +
 		"attempts = ?, crashes = ?, since = ?, late = ?, history = ?, error = ? WHERE n = ?",
 	jobLease:     "UPDATE breakwater_jobs SET state = 2, at = ?, armed = ?, token = ?, lease = ?, claim = ?, spared = 0 WHERE n = ?",
 	jobReady:     "UPDATE breakwater_jobs SET state = 1, place = ? WHERE n = ?",
-	jobBehind:    "UPDATE breakwater_jobs SET state = ?, place = ?, ord = ? WHERE n = ?",
+	jobEnter:     "UPDATE breakwater_jobs SET lane = ?, state = ?, place = ?, ord = ? WHERE n = ?",
 	jobMark:      "UPDATE breakwater_jobs SET cancelled = ?, purged = ? WHERE n = ?",
 	jobExtend:    "UPDATE breakwater_jobs SET at = ?, lease = ?, spared = ? WHERE n = ?",
 	jobDone:      "UPDATE breakwater_jobs SET done = 1 WHERE n = ?",
@@ -125,7 +124,6 @@ var texts = [statements]string{
 	nextDue: "SELECT coalesce((SELECT at FROM breakwater_jobs WHERE queue = ?1 AND state = 3 AND state > 1 ORDER BY at LIMIT 1), 0), " +
 		"coalesce((SELECT at FROM breakwater_jobs WHERE queue = ?1 AND state = 4 AND state > 1 ORDER BY at LIMIT 1), 0), " +
 		"coalesce((SELECT parked FROM breakwater_groups WHERE queue = ?1 AND parked > 0 ORDER BY parked LIMIT 1), 0)",
-	nextPark:   "SELECT parked FROM breakwater_groups WHERE queue = ? AND parked > 0 ORDER BY parked LIMIT 1",
 	firstLease: "SELECT at, lease FROM breakwater_jobs WHERE queue = ? AND state = 2 AND state > 1 ORDER BY at, armed LIMIT 1",
 	jobByID:    "SELECT " + jobColumns + " FROM breakwater_jobs WHERE queue = ? AND id = ? ORDER BY n LIMIT 1",
 	deadByID:   "SELECT " + jobColumns + " FROM breakwater_jobs WHERE queue = ? AND id = ? AND state = 5 LIMIT 1",

@@ -51,10 +51,12 @@ type queueRow struct {
 	turns                     int64
 	lastRun, awayFrom, awayTo int64
 	dirty                     bool
+	firstLease                int64 // when the first lease ended or will end, as the step found it; 0 if there was none
 
 	groups map[string]*groupRow
 	rings  [2]ring
 	taken  bool // its intake has been looked at
+	ran    bool // this step has
 }
 
 // groupRow is a tenant.
@@ -282,11 +284,13 @@ func (s *step) first(q *queueRow, class int) (name string, ok bool, err error) {
 // ran notes that something runs. If nothing did for so long that leases may have ended for want of anybody
 // who could extend them, they get another chance when they are taken up.
 func (s *step) ran(q *queueRow) error {
-	if s.now == q.lastRun {
+	if q.ran {
 		return nil
 	}
+	q.ran = true
 	var at, lease int64
 	err := s.row(firstLease, q.id).Scan(&at, &lease)
+	q.firstLease = at
 	if errors.Is(err, sql.ErrNoRows) {
 		q.lastRun, q.dirty = s.now, true // not worth a write of its own: there is no lease that could end
 		return nil

@@ -41,8 +41,8 @@ CREATE INDEX breakwater_groups_live ON breakwater_groups (queue, seat_live) WHER
 CREATE INDEX breakwater_groups_bulk ON breakwater_groups (queue, seat_bulk) WHERE seat_bulk > 0;
 CREATE INDEX breakwater_groups_parked ON breakwater_groups (queue, parked) WHERE parked > 0;
 
--- A lane is the jobs of a queue, group, class and key whose state is below 4, by ord. What is said of a
--- lane (ready, leased, waiting) stands with its first job.
+-- A lane is the jobs of a queue, group, class and lane, by ord. What is said of a lane (ready, leased, waiting)
+-- stands with its first job.
 -- state: 0 behind another, 1 ready, 2 leased, 3 waiting, 4 scheduled (outside its lane), 5 dead.
 CREATE TABLE breakwater_jobs (
 	n INTEGER PRIMARY KEY, -- the order in which they were accepted
@@ -52,6 +52,7 @@ CREATE TABLE breakwater_jobs (
 	grp TEXT NOT NULL,
 	class INTEGER NOT NULL, -- 0 live, 1 bulk
 	key TEXT NOT NULL,
+	lane TEXT NOT NULL, -- the key while the job is in its lane, '' while it is outside; a job without a key has no need of it
 	ord INTEGER NOT NULL,
 	state INTEGER NOT NULL,
 	place INTEGER NOT NULL, -- while ready, in its group
@@ -77,7 +78,7 @@ CREATE TABLE breakwater_jobs (
 	error TEXT NOT NULL -- why it died
 );
 CREATE INDEX breakwater_jobs_id ON breakwater_jobs (queue, id);
-CREATE INDEX breakwater_jobs_lane ON breakwater_jobs (queue, grp, class, key, ord) WHERE key <> '' AND state < 4;
+CREATE INDEX breakwater_jobs_lane ON breakwater_jobs (queue, grp, class, lane, ord) WHERE lane <> '';
 CREATE INDEX breakwater_jobs_ready ON breakwater_jobs (queue, grp, class, place) WHERE state = 1;
 CREATE INDEX breakwater_jobs_timed ON breakwater_jobs (queue, state, at, armed) WHERE state > 1;
 CREATE INDEX breakwater_jobs_cancelled ON breakwater_jobs (queue) WHERE cancelled = 1;
