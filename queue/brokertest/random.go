@@ -178,6 +178,12 @@ func (w *world) off(d time.Duration) time.Duration {
 	return d - unit/2 + time.Duration(w.nextID)*time.Millisecond
 }
 
+// lease is a length of leases, so that those of a later call end later.
+func (w *world) lease(rng *rand.Rand) time.Duration {
+	w.nextID++
+	return one(rng, leases) + time.Duration(w.nextID)*time.Millisecond
+}
+
 func (w *world) job(rng *rand.Rand) queue.Entry {
 	w.nextID++
 	j := queue.Job{
@@ -327,7 +333,7 @@ func (w *world) settlement(rng *rand.Rand, t queue.Token) queue.Settlement {
 func (w *world) claim(ctx context.Context, rng *rand.Rand) error {
 	p := rng.IntN(processes)
 	last := w.calls[p]
-	call := queue.Call{Process: "process" + strconv.Itoa(p), Number: last.Number + 1, Max: rng.IntN(6), Lease: one(rng, leases), BulkEvery: one(rng, []int{0, 0, 3})}
+	call := queue.Call{Process: "process" + strconv.Itoa(p), Number: last.Number + 1, Max: rng.IntN(6), Lease: w.lease(rng), BulkEvery: one(rng, []int{0, 0, 3})}
 	var said []string
 	keep := w.held[:0:0]
 	for _, t := range w.held {
@@ -572,7 +578,7 @@ func sameDeaths(got, want []queue.DeadLetter) error {
 }
 
 func (w *world) extend(ctx context.Context, rng *rand.Rand) error {
-	beat := queue.Heartbeat{Lease: one(rng, leases), Progress: map[queue.Token]queue.Progress{}}
+	beat := queue.Heartbeat{Lease: w.lease(rng), Progress: map[queue.Token]queue.Progress{}}
 	for _, t := range w.held {
 		if rng.IntN(3) > 0 {
 			beat.Tokens = append(beat.Tokens, t)

@@ -89,6 +89,7 @@ type Broker struct {
 	conn   any           // the driver's connection that was last set up
 
 	// of the writer alone
+	known   known
 	answers map[answerKey]answer
 	swept   int64
 	batches map[batchKey][]queue.Receipt

@@ -163,7 +163,7 @@ func (s *step) lease(q *queueRow, call queue.Call, c *queue.Claimed) (took, died
 		return false, false, err
 	}
 	j, record := &jobRow{}, []byte(nil)
-	if err := j.scan(s.row(readyFirst, q.id, name, class), &record); err != nil {
+	if err := s.row(readyFirst, q.id, name, class).Scan(&j.n, &j.id, &j.tracked, &j.attempts, &j.crashes, &j.since, &j.late, &j.history, &record); err != nil {
 		if errors.Is(err, sql.ErrNoRows) {
 			err = fmt.Errorf("sqlqueue: the file is damaged: group %q counts %d ready lanes and has none", name, g.ready[class])
 		}
@@ -171,6 +171,9 @@ func (s *step) lease(q *queueRow, call queue.Call, c *queue.Claimed) (took, died
 	}
 	g.ready[class]--
 	if j.late < s.now {
+		if j, err = s.find(jobByN, j.n); err != nil {
+			return false, false, err
+		}
 		if err := s.die(q, g, j, deadlinePassed, c); err != nil {
 			return false, false, err
 		}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 )
 
@@ -50,6 +51,7 @@ func (b *Broker) do(ctx context.Context, name string, adds bool, f func(s *step,
 // write carries out what waits, a transaction at a time, until nothing does.
 func (b *Broker) write() {
 	for {
+		runtime.Gosched() // those whose calls have just been answered come with the next: the larger the step, the less each costs
 		b.writer <- struct{}{}
 		ops := b.take()
 		if len(ops) == 0 {
@@ -141,14 +143,17 @@ func (b *Broker) commit(ops []*op) (err error) {
 	if err := s.run(ops); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
-	if !s.changed {
-		err = tx.Rollback() // nothing that needs the disk
-	} else {
+	number := s.number
+	if s.changed {
+		number++
 		err = tx.Commit()
+	} else {
+		err = tx.Rollback() // nothing that needs the disk
 	}
 	if err != nil {
 		return err
 	}
+	s.keep(number)
 	for key, receipts := range s.batches {
 		b.rememberBatch(s.now, key, receipts)
 	}
@@ -165,6 +170,7 @@ func (s *step) run(ops []*op) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
+	s.recall()
 	for _, o := range ops {
 		q, err := s.queue(o.queue)
 		if err != nil {

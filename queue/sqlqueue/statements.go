@@ -8,7 +8,6 @@ type statement int
 const (
 	stepBegin statement = iota
 	stepEnd
-	readSpace
 
 	queueByName
 	queueMake
@@ -16,6 +15,7 @@ const (
 
 	groupLoad
 	groupSave
+	groupTurn
 	groupDelete
 	ringLive
 	ringBulk
@@ -81,9 +81,8 @@ const picked = " AND (? = '' OR grp = ?) AND (? = '' OR key = ?) AND (? = '' OR 
 
 var texts = [statements]string{
 	// A write comes first, so that the transaction has the lock before it has read anything.
-	stepBegin: "UPDATE breakwater_space SET seq = seq RETURNING seq, ahead, last",
-	stepEnd:   "UPDATE breakwater_space SET seq = ?, ahead = ?, last = ?",
-	readSpace: "SELECT seq, ahead, last FROM breakwater_space",
+	stepBegin: "UPDATE breakwater_space SET seq = seq RETURNING seq, step, ahead, last",
+	stepEnd:   "UPDATE breakwater_space SET seq = ?, step = ?, ahead = ?, last = ?",
 
 	queueByName: "SELECT id, paused, turns, last_run, away_from, away_to FROM breakwater_queues WHERE name = ?",
 	queueMake:   "INSERT INTO breakwater_queues (name) VALUES (?) ON CONFLICT (name) DO NOTHING",
@@ -94,6 +93,8 @@ var texts = [statements]string{
 		"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (queue, name) DO UPDATE SET jobs = excluded.jobs, held = excluded.held, " +
 		"ready_live = excluded.ready_live, ready_bulk = excluded.ready_bulk, seat_live = excluded.seat_live, seat_bulk = excluded.seat_bulk, " +
 		"used_live = excluded.used_live, used_bulk = excluded.used_bulk, parked = excluded.parked, armed = excluded.armed, cap = excluded.cap, weight = excluded.weight",
+	// What a turn of a class changes: other columns have indexes of their own.
+	groupTurn:   "UPDATE breakwater_groups SET jobs = ?, held = ?, ready_live = ?, seat_live = ?, used_live = ? WHERE queue = ? AND name = ?",
 	groupDelete: "DELETE FROM breakwater_groups WHERE queue = ? AND name = ?",
 	ringLive:    "SELECT name FROM breakwater_groups WHERE queue = ? AND seat_live > 0 ORDER BY seat_live LIMIT ?",
 	ringBulk:    "SELECT name FROM breakwater_groups WHERE queue = ? AND seat_bulk > 0 ORDER BY seat_bulk LIMIT ?",
@@ -115,7 +116,7 @@ var texts = [statements]string{
 	recordRead:   "SELECT record FROM breakwater_records WHERE n = ?",
 	laneExists:   "SELECT 1 FROM breakwater_jobs WHERE " + inLane + " LIMIT 1",
 	laneNext:     "SELECT n, cancelled FROM breakwater_jobs WHERE " + inLane + " AND ord > ? ORDER BY ord LIMIT 1",
-	readyFirst: "SELECT " + jobColumns + ", (SELECT record FROM breakwater_records r WHERE r.n = j.n) FROM breakwater_jobs j " +
+	readyFirst: "SELECT j.n, id, tracked, attempts, crashes, since, late, history, record FROM breakwater_jobs j JOIN breakwater_records r ON r.n = j.n " +
 		"WHERE queue = ? AND grp = ? AND class = ? AND state = 1 ORDER BY place LIMIT 1",
 	dueWaiting:   "SELECT " + jobColumns + " FROM breakwater_jobs WHERE queue = ? AND state = 3 AND state > 1 AND at <= ? ORDER BY at, armed LIMIT ?",
 	dueScheduled: "SELECT " + jobColumns + " FROM breakwater_jobs WHERE queue = ? AND state = 4 AND state > 1 AND at <= ? ORDER BY at, armed LIMIT ?",

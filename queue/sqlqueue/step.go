@@ -29,6 +29,7 @@ type step struct {
 	now int64 // µs, by the engine's clock
 
 	seq, ahead int64
+	number     int64 // of the step
 	bound      [statements]*sql.Stmt
 	queues     map[string]*queueRow
 	made       int64 // dedupe keys and statuses
@@ -68,6 +69,7 @@ type groupRow struct {
 	parked, armed int64
 	limits        queue.Limits
 	stored, dirty bool
+	saved         *groupRow // as the file has it
 }
 
 // ring is the front of a class's ring, as far as it has been read.
@@ -80,11 +82,46 @@ type ring struct {
 // begin takes the lock, and reads the clock.
 func (s *step) begin() error {
 	var last int64
-	if err := s.row(stepBegin).Scan(&s.seq, &s.ahead, &last); err != nil {
+	if err := s.row(stepBegin).Scan(&s.seq, &s.number, &s.ahead, &last); err != nil {
 		return err
 	}
 	s.now, s.ahead = s.b.clock.read(s.ahead, last)
 	return nil
+}
+
+// known is what a process knows of its queues and groups for as long as no other process takes a step.
+type known struct {
+	step   int64
+	queues map[string]*queueRow
+	groups int
+}
+
+// maxKnown bounds the groups that are kept from step to step.
+const maxKnown = 20_000
+
+// recall takes up what the last step knew, if that was this process's.
+func (s *step) recall() {
+	if k := s.b.known; k.queues != nil && k.step == s.number {
+		s.queues = k.queues
+	}
+	s.b.known = known{} // until the step has held
+}
+
+// keep keeps it for the next step.
+func (s *step) keep(number int64) {
+	k := known{step: number, queues: s.queues}
+	for _, q := range s.queues {
+		q.ran, q.taken, q.firstLease = false, false, 0
+		for name, g := range q.groups {
+			if !g.stored {
+				delete(q.groups, name)
+			}
+		}
+		k.groups += len(q.groups)
+	}
+	if k.groups <= maxKnown {
+		s.b.known = k
+	}
 }
 
 // end writes what has changed, and forgets what is over.
@@ -94,6 +131,7 @@ func (s *step) end() error {
 			return err
 		}
 		if q.dirty {
+			q.dirty = false
 			if _, err := s.exec(queueSave, q.paused, q.turns, q.lastRun, q.awayFrom, q.awayTo, q.id); err != nil {
 				return err
 			}
@@ -106,7 +144,7 @@ func (s *step) end() error {
 		}
 		s.changed = s.changed || n > 0
 	}
-	_, err := s.exec(stepEnd, s.seq, s.ahead, s.now)
+	_, err := s.exec(stepEnd, s.seq, s.number+1, s.ahead, s.now)
 	return err
 }
 
@@ -196,7 +234,10 @@ func (s *step) group(q *queueRow, name string) (*groupRow, error) {
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, err
 	}
-	g.stored = err == nil
+	if g.stored = err == nil; g.stored {
+		was := *g
+		g.saved = &was
+	}
 	q.groups[name] = g
 	return g, nil
 }
@@ -214,16 +255,34 @@ func (s *step) flush(q *queueRow) error {
 					return err
 				}
 			}
-			g.stored = false
+			g.stored, g.saved = false, nil
 			continue
 		}
-		g.stored = true
-		if _, err := s.exec(groupSave, q.id, g.name, g.jobs, g.held, g.ready[live], g.ready[bulk], g.seat[live], g.seat[bulk],
-			g.used[live], g.used[bulk], g.parked, g.armed, g.limits.Cap, g.limits.Weight); err != nil {
+		if err := s.saveGroup(q, g); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *step) saveGroup(q *queueRow, g *groupRow) (err error) {
+	before := g.saved
+	g.saved = nil
+	now := *g
+	if g.stored && before != nil && before.only(now) {
+		_, err = s.exec(groupTurn, g.jobs, g.held, g.ready[live], g.seat[live], g.used[live], q.id, g.name)
+	} else {
+		_, err = s.exec(groupSave, q.id, g.name, g.jobs, g.held, g.ready[live], g.ready[bulk], g.seat[live], g.seat[bulk],
+			g.used[live], g.used[bulk], g.parked, g.armed, g.limits.Cap, g.limits.Weight)
+	}
+	g.stored, g.saved = true, &now
+	return err
+}
+
+// only says whether nothing but what a turn of live work changes has changed.
+func (g groupRow) only(now groupRow) bool {
+	return g.ready[bulk] == now.ready[bulk] && g.seat[bulk] == now.seat[bulk] && g.used[bulk] == now.used[bulk] &&
+		g.parked == now.parked && g.armed == now.armed && g.limits == now.limits
 }
 
 // sit derives a group's place in a ring: one that has a ready lane of the class, is not parked and is below its

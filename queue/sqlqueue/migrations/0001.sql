@@ -4,10 +4,11 @@
 CREATE TABLE breakwater_space (
 	one INTEGER PRIMARY KEY CHECK (one = 1),
 	seq INTEGER NOT NULL,
+	step INTEGER NOT NULL,  -- counts the steps: a process whose step was the last knows the queues and groups already
 	ahead INTEGER NOT NULL, -- of the system's clock, so that the engine's never goes back
 	last INTEGER NOT NULL   -- the time of the last step
 );
-INSERT INTO breakwater_space (one, seq, ahead, last) VALUES (1, 0, 0, 0);
+INSERT INTO breakwater_space (one, seq, step, ahead, last) VALUES (1, 0, 0, 0, 0);
 
 CREATE TABLE breakwater_queues (
 	id INTEGER PRIMARY KEY,
