@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/breakwater-go/breakwater v0.0.0
+	github.com/standard-webhooks/standard-webhooks/libraries v0.0.1
 	github.com/stretchr/testify v1.12.1
 	modernc.org/sqlite v1.62.0
 )
