@@ -282,11 +282,12 @@ func (w *worker) outcome(r *running, err error) (s Settlement) {
 	}
 	// No longer than the job may live: it then dies of its deadline in time, and its group is not parked for ever.
 	s.After = min(s.After, max(r.job.Deadline-r.age-time.Since(r.begun), 0)+time.Second)
-	level, what := slog.LevelWarn, "queue: job failed"
+	attrs := append(jobAttrs(r.job), slog.Duration("again_in", s.After), slog.Any(logError, err))
 	if s.Action == Snooze { // nothing went wrong: it is told to wait, perhaps many times
-		level, what = slog.LevelDebug, "queue: job put off"
+		w.q.log.LogAttrs(r, slog.LevelDebug, "queue: job put off", attrs...)
+	} else {
+		w.q.log.LogAttrs(r, slog.LevelWarn, "queue: job failed", attrs...)
 	}
-	w.q.log.LogAttrs(r, level, what, append(jobAttrs(r.job), slog.Duration("again_in", s.After), slog.Any(logError, err))...)
 	return s
 }
 
