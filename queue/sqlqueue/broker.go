@@ -320,8 +320,8 @@ func (b *Broker) Wait(ctx context.Context, name string, partition int) error {
 		}
 		b.mu.Unlock()
 		var some bool
-		err := b.db.QueryRowContext(ctx, "SELECT NOT paused AND (EXISTS (SELECT 1 FROM breakwater_groups WHERE queue = id AND seat_live > 0) OR "+
-			"EXISTS (SELECT 1 FROM breakwater_groups WHERE queue = id AND seat_bulk > 0) OR EXISTS (SELECT 1 FROM breakwater_intake WHERE queue = id)) FROM breakwater_queues WHERE name = ?", name).Scan(&some)
+		err := b.db.QueryRowContext(ctx, "SELECT NOT paused AND (EXISTS (SELECT 1 FROM breakwater_groups WHERE queue = q.id AND seat_live > 0) OR "+
+			"EXISTS (SELECT 1 FROM breakwater_groups WHERE queue = q.id AND seat_bulk > 0) OR EXISTS (SELECT 1 FROM breakwater_intake WHERE queue = q.id)) FROM breakwater_queues q WHERE name = ?", name).Scan(&some)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return cmp.Or(ctx.Err(), wrap(name, err))
 		}

@@ -88,10 +88,14 @@ func (b *Broker) take() []*op {
 	return ops
 }
 
-// transact carries out calls in one transaction. If that fails each gets one of its own, so that none fails for another's sake.
+// errNoConnection is why a transaction could not begin.
+var errNoConnection = errors.New("no connection")
+
+// transact carries out calls in one transaction. If that fails each gets one of its own, so that none fails for another's sake; but
+// not if it was the file or the pool that could not be had: to wait again for each would make the last wait for ever.
 func (b *Broker) transact(ops []*op) {
 	err := b.attempt(ops)
-	if err == nil || len(ops) == 1 {
+	if err == nil || len(ops) == 1 || isBusy(err) || errors.Is(err, errNoConnection) {
 		for _, o := range ops {
 			o.done <- err
 		}
@@ -193,7 +197,7 @@ func (b *Broker) connect() (*sql.Conn, error) {
 	conn, err := b.db.Conn(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
-			err = fmt.Errorf("no connection within %v: all that sql.DB.SetMaxOpenConns allows are in use: %w", b.cfg.BusyTimeout, err)
+			err = fmt.Errorf("%w within %v: all that sql.DB.SetMaxOpenConns allows are in use: %w", errNoConnection, b.cfg.BusyTimeout, err)
 		}
 		return nil, err
 	}

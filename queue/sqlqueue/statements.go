@@ -151,7 +151,8 @@ var texts = [statements]string{
 	statusForget: "DELETE FROM breakwater_status WHERE (queue, id) IN (SELECT queue, id FROM breakwater_status WHERE ends > 0 AND ends <= ? ORDER BY ends LIMIT ?)",
 	statusPurge:  "DELETE FROM breakwater_status WHERE queue = ? AND n <= ? AND state <> ''" + picked,
 
-	intakeInsert: "INSERT INTO breakwater_intake (queue, due, dead, record) VALUES (?, ?, ?, ?)",
-	intakePage:   "SELECT seq, due, dead, record FROM breakwater_intake WHERE queue = ? ORDER BY seq LIMIT ?",
+	intakeInsert: "INSERT INTO breakwater_intake (queue, due, dead, id, kind, grp, class, key, relaxed, tracked, max_attempts, max_crashes, deadline, dedupe, record) " +
+		"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	intakePage:   "SELECT seq, due, dead, id, kind, grp, class, key, relaxed, tracked, max_attempts, max_crashes, deadline, dedupe, record FROM breakwater_intake WHERE queue = ? ORDER BY seq LIMIT ?",
 	intakeDelete: "DELETE FROM breakwater_intake WHERE queue = ? AND seq <= ?",
 }

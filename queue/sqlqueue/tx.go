@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/breakwater-go/breakwater/queue"
 )
@@ -61,8 +62,30 @@ func (s *step) intake(q *queueRow, e *entry) (queue.Receipt, error) {
 	if err != nil || taken {
 		return queue.Receipt{ID: first, Duplicate: true}, err
 	}
-	_, err = s.exec(intakeInsert, q.id, e.due(s.now), e.dead, e.record)
-	return queue.Receipt{ID: e.job.ID}, err
+	j := &e.job
+	_, err = s.exec(intakeInsert, q.id, e.due(s.now), e.dead, j.ID, j.Kind, j.Group, int(j.Class), j.Key, j.Order == queue.Relaxed, j.Track,
+		j.MaxAttempts, j.MaxCrashes, micros(j.Deadline), j.DedupeKey, e.record)
+	return queue.Receipt{ID: j.ID}, err
+}
+
+// taken is a job that was in the intake. Its record is not read: another version may have written it.
+type taken struct {
+	seq, due int64
+	job      queue.Job
+	record   []byte
+	died     string
+}
+
+func scanTaken(row scanner) (in taken, err error) {
+	j := &in.job
+	var relaxed bool
+	var deadline int64
+	err = row.Scan(&in.seq, &in.due, &in.died, &j.ID, &j.Kind, &j.Group, &j.Class, &j.Key, &relaxed, &j.Track, &j.MaxAttempts, &j.MaxCrashes, &deadline, &j.DedupeKey, &in.record)
+	if relaxed {
+		j.Order = queue.Relaxed
+	}
+	j.Deadline = time.Duration(deadline) * time.Microsecond
+	return in, err
 }
 
 // takeIn moves what transactions have enqueued into the lanes.
@@ -70,25 +93,14 @@ func (s *step) takeIn(q *queueRow) error {
 	if q.taken {
 		return nil
 	}
-	type row struct {
-		seq, due int64
-		died     string
-		record   []byte
-	}
-	rows, err := each(s, intakePage, func(r scanner) (in row, err error) {
-		err = r.Scan(&in.seq, &in.due, &in.died, &in.record)
-		return in, err
-	}, q.id, intakeStep)
+	rows, err := each(s, intakePage, scanTaken, q.id, intakeStep)
 	if err != nil || len(rows) == 0 {
 		q.taken = err == nil
 		return err
 	}
-	for _, r := range rows {
-		var job queue.Job
-		if err := job.UnmarshalBinary(r.record); err != nil {
-			return fmt.Errorf("the file is damaged: breakwater_intake %d: %w", r.seq, err)
-		}
-		if err := s.put(q, &job, r.record, r.due, r.died); err != nil {
+	for i := range rows {
+		r := &rows[i]
+		if err := s.put(q, &r.job, r.record, r.due, r.died); err != nil {
 			return err
 		}
 	}
@@ -129,11 +141,11 @@ func (b *Broker) inTx(ctx context.Context, handle func(ctx context.Context, tx *
 	// The transaction ends with its context, and so does its hold on others, even if handle goes on.
 	release := sync.OnceFunc(func() { <-b.writer })
 	defer release()
-	defer context.AfterFunc(ctx, release)()
 	conn, err := b.connect()
 	if err != nil {
 		return wrap(lease.Queue, err)
 	}
+	defer context.AfterFunc(ctx, release)()
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {

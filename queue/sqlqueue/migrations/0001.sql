@@ -131,7 +131,18 @@ CREATE TABLE breakwater_intake (
 	seq INTEGER PRIMARY KEY AUTOINCREMENT,
 	queue INTEGER NOT NULL,
 	due INTEGER NOT NULL,
-	dead TEXT NOT NULL,
+	dead TEXT NOT NULL, -- the error of one that goes to the dead letters; '' for others
+	id TEXT NOT NULL,
+	kind TEXT NOT NULL,
+	grp TEXT NOT NULL,
+	class INTEGER NOT NULL,
+	key TEXT NOT NULL,
+	relaxed INTEGER NOT NULL,
+	tracked INTEGER NOT NULL,
+	max_attempts INTEGER NOT NULL,
+	max_crashes INTEGER NOT NULL,
+	deadline INTEGER NOT NULL,
+	dedupe TEXT NOT NULL,
 	record BLOB NOT NULL
 );
 CREATE INDEX breakwater_intake_queue ON breakwater_intake (queue, seq);
