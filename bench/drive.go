@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 
@@ -20,11 +22,13 @@ const (
 	farAway = 24 * time.Hour
 
 	// The first half of an ID says whose it is: a lane's, from 0, or one of these.
-	batchIDs  = 1 << 32
-	restIDs   = 1 << 33
-	idLane    = 10 // digits
-	idNumber  = 16
-	restGroup = "shop-that-waits.myshopify.com"
+	batchIDs = 1 << 32
+	restIDs  = 1 << 33
+	idLane   = 10 // digits
+	idNumber = 16
+
+	fillJobs     = 1 << 10 // of an Enqueue that is not measured
+	parkedGroups = 1000
 )
 
 // calls is how many jobs go into one call of a broker.
@@ -63,12 +67,13 @@ type population struct {
 	backlog       int // jobs in these, evenly; fewer than lanes leave some of them empty at a time
 	waiting       int // lanes beside these whose head is snoozed
 	scheduled     int // jobs beside these
+	parked        int // lanes beside these, of one job that is ready, in parkedGroups groups that are parked
 }
 
 func newDrive(ctx context.Context, broker backend, p population) *drive {
 	d := &drive{broker: broker, lanes: laneNames(p.lanes, p.groups), sent: make([]int64, p.lanes), got: make([]int64, p.lanes),
 		body: payload(jobBytes)}
-	d.rest(ctx, p.waiting, 0)
+	d.rest(ctx, p.waiting, 1, 0)
 	for left := p.waiting; left > 0 && d.err == nil; left -= claimJobs {
 		d.claim(ctx, claimJobs)
 		for i := range d.held {
@@ -77,9 +82,15 @@ func newDrive(ctx context.Context, broker backend, p population) *drive {
 	}
 	d.claim(ctx, 0)
 	d.given = nil
-	d.rest(ctx, p.scheduled, farAway)
-	for left := p.backlog; left > 0; left -= batchJobs {
-		d.build(min(left, batchJobs), batchJobs)
+	d.rest(ctx, p.scheduled, 1, farAway)
+	for i := range min(p.parked, parkedGroups) {
+		if d.err == nil {
+			d.err = d.broker.Park(ctx, driven, restGroups(i), farAway)
+		}
+	}
+	d.rest(ctx, p.parked, parkedGroups, 0)
+	for left := p.backlog; left > 0; left -= fillJobs {
+		d.build(min(left, fillJobs), fillJobs)
 		d.enqueue(ctx, d.batches[0])
 	}
 	if d.next == 0 { // a lane that is claimed right after it got a job would still be in the caches
@@ -89,16 +100,18 @@ func newDrive(ctx context.Context, broker backend, p population) *drive {
 }
 
 // rest enqueues jobs that are to stay, each with a key of its own.
-func (d *drive) rest(ctx context.Context, jobs int, delay time.Duration) {
+func (d *drive) rest(ctx context.Context, jobs, groups int, delay time.Duration) {
 	for i := range jobs {
-		e := d.entry(laneName{restGroup, fmt.Sprintf("%013d", i)}, restIDs+int64(i), int64(delay))
+		e := d.entry(laneName{restGroups(i % groups), fmt.Sprintf("%013d", i)}, restIDs+int64(i), int64(delay)+int64(groups))
 		e.Job.Delay = delay
-		if d.entries = append(d.entries, e); len(d.entries) == batchJobs || i == jobs-1 {
+		if d.entries = append(d.entries, e); len(d.entries) == fillJobs || i == jobs-1 {
 			d.enqueue(ctx, queue.Batch{ID: d.batchID(), Jobs: d.entries})
 			d.entries = d.entries[:0]
 		}
 	}
 }
+
+func restGroups(i int) string { return fmt.Sprintf("shop-that-waits-%06d.myshopify.com", i) }
 
 // entry is a job as Queue would make it.
 func (d *drive) entry(l laneName, whose, number int64) queue.Entry {
@@ -164,6 +177,20 @@ func (d *drive) claim(ctx context.Context, most int) (n int) {
 	}
 	d.given = append(d.given, claimed.Jobs)
 	return len(claimed.Jobs)
+}
+
+// takeTurns has drives take turns in random order: so the noise of the machine hits all alike.
+func takeTurns(ctx context.Context, drives []*drive, rounds int, c calls, measurements, jobs int) error {
+	order := slices.Clone(drives)
+	for range rounds {
+		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+		for _, d := range order {
+			if d.turn(ctx, c, measurements, jobs); ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
 }
 
 // turn takes some measurements of so many jobs each. It starts with the garbage of the others collected, and with

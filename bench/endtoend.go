@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -45,16 +46,21 @@ type load struct {
 }
 
 func newLoad(engine queue.Broker, lanes []laneName, producers, batch int) (*load, error) {
-	q, err := queue.New(engine, queue.Config{AllowVolatile: true})
-	if err != nil {
+	l := &load{mux: queue.NewMux(), producers: producers, batch: batch, lanes: lanes, sent: make([]int64, len(lanes)), tally: newTally(len(lanes))}
+	if err := l.over(engine); err != nil {
 		return nil, err
 	}
-	l := &load{q: q, mux: queue.NewMux(), producers: producers, batch: batch, lanes: lanes, sent: make([]int64, len(lanes)), tally: newTally(len(lanes))}
 	l.mux.Handle(topic, func(_ context.Context, job queue.Job) error {
 		l.tally.take(job.Payload)
 		return nil
 	})
 	return l, nil
+}
+
+// over has the load go on over an engine, which must have what is left of it.
+func (l *load) over(engine queue.Broker) (err error) {
+	l.q, err = queue.New(engine, queue.Config{AllowVolatile: true})
+	return err
 }
 
 // round sends so many jobs while a worker runs, and ends when that has settled the last of them.
@@ -63,24 +69,33 @@ func (l *load) round(ctx context.Context, jobs int, stall time.Duration) error {
 		return nil // which problem tells
 	}
 	runtime.GC()
-	l.total += int64(jobs)
 	producing, cancel := context.WithCancel(ctx)
 	defer cancel()
-	produced := make(chan error, l.producers)
 	start := time.Now()
-	for p := range l.producers {
-		go func() { produced <- l.produce(producing, p, jobs/l.producers, l.tally.room) }()
-	}
+	produced := l.send(producing, jobs, l.tally.room)
 	err := l.work(ctx, stall)
 	took := time.Since(start)
 	cancel() // those that wait for a job that is lost
-	for range l.producers {
-		if failed := <-produced; !errors.Is(failed, context.Canceled) {
-			err = errors.Join(err, failed)
-		}
+	if failed := produced(); !errors.Is(failed, context.Canceled) {
+		err = errors.Join(err, failed)
 	}
 	l.rates = append(l.rates, float64(jobs)/took.Seconds())
 	return errors.Join(err, ctx.Err())
+}
+
+// send has all producers send so many jobs together. wait waits for them, and answers the first error.
+func (l *load) send(ctx context.Context, jobs int, room chan<- struct{}) (wait func() error) {
+	l.total += int64(jobs)
+	produced := make(chan error, l.producers)
+	for p := range l.producers {
+		go func() { produced <- l.produce(ctx, p, jobs/l.producers, room) }()
+	}
+	return func() (err error) {
+		for range l.producers {
+			err = cmp.Or(err, <-produced)
+		}
+		return err
+	}
 }
 
 // produce sends the jobs of one producer, which has lanes of its own. It takes a place in room for every

@@ -6,7 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
 	"time"
@@ -60,25 +60,30 @@ type queueSizes struct {
 // benchQueue measures an engine through Queue and a worker, and alone.
 func benchQueue(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("queue", flag.ContinueOnError)
-	engine := flags.String("engine", "memory", "`engine` that keeps the queue: memory")
+	engine := flags.String("engine", "memory", "`engine` that keeps the queue: memory or sqlite")
 	asJSON := flags.Bool("json", false, "print one JSON object per case and line")
 	rounds := flags.Int("rounds", 10, "`rounds` over which medians are taken")
+	dir := flags.String("dir", os.TempDir(), "`directory` on a disk for the files of sqlite")
+	most := flags.Int("waiting", 1_000_000, "`jobs` that wait in sqlite's largest queue")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	engines := map[string]func() backend{
-		"memory": func() backend { return new(queue.Memory) },
-	}
-	open := engines[*engine]
 	switch {
-	case open == nil:
-		return fmt.Errorf("bench: no engine %q; there is memory", *engine)
+	case *engine != "memory" && *engine != "sqlite":
+		return fmt.Errorf("bench: no engine %q; there are memory and sqlite", *engine)
 	case *rounds < 1:
 		return errors.New("bench: -rounds must be positive")
+	case *most < smallest:
+		return fmt.Errorf("bench: -waiting must be %d at least", smallest)
 	}
 	live := make([]byte, liveHeap)
 	defer runtime.KeepAlive(live)
-	b := &queueBench{rep: &report{out: out, json: *asJSON}, engine: *engine, open: open, sizes: queueSizes{
+	rep := &report{out: out, json: *asJSON}
+	if *engine == "sqlite" {
+		return benchSQLite(ctx, rep, *dir, *rounds, *most)
+	}
+	open := func() backend { return new(queue.Memory) }
+	b := &queueBench{rep: rep, engine: *engine, open: open, sizes: queueSizes{
 		rounds: *rounds, jobs: 1 << 17, turn: 1 << 13, points: []int{1, 10, 100, 1000, 10_000, 100_000},
 		heapJobs: 100_000, shops: 10_000, idle: 2 * backstop, stall: 10 * time.Second,
 	}}
@@ -186,21 +191,15 @@ func (b *queueBench) series(ctx context.Context) error {
 	return nil
 }
 
-// measure prints a series. Its queues are all there at once and take turns: so the noise of the machine hits all
-// alike, and so does the collector, which has the same heap to look through whose turn it is.
+// measure prints a series. Its queues are all there at once and take turns: so the collector hits all alike, which has
+// the same heap to look through whose turn it is.
 func (b *queueBench) measure(ctx context.Context, what string, points []point, c calls) error {
 	drives := make([]*drive, len(points))
 	for i, p := range points {
 		drives[i] = newDrive(ctx, b.open(), p.population)
 	}
-	order := slices.Clone(drives)
-	for range b.sizes.rounds {
-		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-		for _, d := range order {
-			if d.turn(ctx, c, turnParts, b.sizes.turn/turnParts); ctx.Err() != nil {
-				return ctx.Err()
-			}
-		}
+	if err := takeTurns(ctx, drives, b.sizes.rounds, c, turnParts, b.sizes.turn/turnParts); err != nil {
+		return err
 	}
 	problems := make([]error, len(points))
 	for i, p := range points {

@@ -81,7 +81,7 @@ type report struct {
 	err     error // the first failed write
 }
 
-const line = "%-46s %-6s %12s %12s %8s  %s\n"
+const line = "%-52s %-6s %12s %12s %8s  %s\n"
 
 func (r *report) head() {
 	if r.json {
