@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/breakwater-go/breakwater/webhook/webhooktest"
@@ -22,6 +24,8 @@ var roles = map[string]func(settings string) error{
 	"child-sender":     sender,
 	"child-classic":    func(s string) error { return app(s, newClassic) },
 	"child-breakwater": func(s string) error { return app(s, newBreakwater) },
+	"child-server":     func(s string) error { return app(s, newServer) },
+	"child-worker":     hired,
 }
 
 // settings are what a child process is told.
@@ -29,6 +33,9 @@ type settings struct {
 	options
 	URL   string    // where the sender sends to, or where an integration finds the systems
 	Begin time.Time // of the storm, for the sender
+
+	Addr   string // of a server that takes the place of one that was killed
+	Worker int    // a worker's number, which no other process has
 }
 
 // attempt is what the sender reports of each request: Shopify's side of the truth.
@@ -84,17 +91,13 @@ func app(raw string, build func(ctx context.Context, set settings) (http.Handler
 	if err := json.Unmarshal([]byte(raw), &set); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := untilAlone()
 	defer cancel()
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		cancel()
-	}()
 	handler, work, err := build(ctx, set)
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", cmp.Or(set.Addr, "127.0.0.1:0"))
 	if err != nil {
 		return err
 	}
@@ -106,11 +109,25 @@ func app(raw string, build func(ctx context.Context, set settings) (http.Handler
 	return err
 }
 
+// untilAlone gives a context that ends with the process's standard input: the parent has closed it, or is dead.
+func untilAlone() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	return ctx, cancel
+}
+
 // child is a running child process.
 type child struct {
-	cmd   *exec.Cmd
-	stdin io.Closer
-	lines *bufio.Scanner
+	cmd      *exec.Cmd
+	stdin    io.Closer
+	lines    *bufio.Scanner
+	worker   int         // its number, if it is a worker
+	expected atomic.Bool // its end is
+	waited   sync.Once
+	end      error
 }
 
 func start(role string, set settings) (*child, error) {
@@ -149,11 +166,28 @@ func (c *child) line() (string, error) {
 	return "", io.EOF
 }
 
+// wait waits for the child's end. What it has printed and nobody has read by then is lost.
+func (c *child) wait() error {
+	c.waited.Do(func() { c.end = c.cmd.Wait() })
+	return c.end
+}
+
+// kill is SIGKILL: the child has no say in it.
+func (c *child) kill() error {
+	c.expected.Store(true)
+	if err := c.cmd.Process.Kill(); err != nil {
+		return err
+	}
+	_ = c.wait()
+	return nil
+}
+
 // stop ends the child and waits for it.
 func (c *child) stop() {
+	c.expected.Store(true)
 	_ = c.stdin.Close()
 	done := make(chan struct{})
-	go func() { _ = c.cmd.Wait(); close(done) }()
+	go func() { _ = c.wait(); close(done) }()
 	select {
 	case <-done:
 	case <-time.After(5 * time.Second):
@@ -172,8 +206,8 @@ func newClient(url string) *client {
 	return &client{url: url, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1024}}}
 }
 
-// do tells a system of an event.
-func (c *client) do(ctx context.Context, system string, in call) error {
+// do tells a system of an event. A key marks the call as the same one as others of that key; "" is none.
+func (c *client) do(ctx context.Context, system string, in call, key string) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
@@ -181,6 +215,9 @@ func (c *client) do(ctx context.Context, system string, in call) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+"/"+system, strings.NewReader(string(body)))
 	if err != nil {
 		return err
+	}
+	if key != "" {
+		req.Header.Set(keyHeader, key)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

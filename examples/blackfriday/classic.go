@@ -34,7 +34,7 @@ func newClassic(ctx context.Context, set settings) (http.Handler, func() error, 
 		}
 		for _, system := range steps[topic] {
 			// Shopify hanging up does not undo what was begun: the work goes on, as it does in most handlers.
-			if err := systems.do(context.WithoutCancel(r.Context()), system, in); err != nil {
+			if err := systems.do(context.WithoutCancel(r.Context()), system, in, ""); err != nil {
 				http.Error(w, err.Error(), http.StatusInternalServerError)
 				return
 			}

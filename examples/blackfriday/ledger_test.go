@@ -66,7 +66,7 @@ func TestLedgerSeesHarm(t *testing.T) {
 		"an effect happens twice": {func(s *side) {
 			s.systems.effects = append(s.systems.effects, s.systems.effects[len(s.systems.effects)-1])
 		},
-			"P2: 1 effects happened twice"},
+			"P2 or P3: 1 effects happened twice"},
 		"two effects change places": {func(s *side) {
 			i, j := twoOfOneSubject(t, s)
 			e := s.systems.effects
@@ -137,6 +137,90 @@ func TestAbandonedWorkersAreSeenAtTheSystems(t *testing.T) {
 			assert.Equal(t, tt.want == 0, strings.Contains(weak, "no worker was abandoned"), weak)
 		})
 	}
+}
+
+// A call that was made again is excused only by the death of the worker that made it before.
+func TestRepeatsAreExcusedByKillsAlone(t *testing.T) {
+	t.Parallel()
+	at := func(s int) time.Time { return stormDay.Add(time.Duration(s) * time.Second) }
+	made := func(worker, came, ended int, done bool) *keyed {
+		k := &keyed{call: call{Worker: worker}, key: "k", came: at(came), done: done}
+		if ended > 0 {
+			k.ended = at(ended)
+		}
+		return k
+	}
+	noted := made(2, 5, 6, true)
+	noted.noted = true
+	for name, tt := range map[string]struct {
+		calls          []*keyed
+		killed         map[int]time.Time
+		excused, twice int
+	}{
+		"one call":                         {calls: []*keyed{made(1, 1, 2, true)}},
+		"again after it had failed":        {calls: []*keyed{made(1, 1, 2, false), made(1, 3, 4, true)}},
+		"killed after the call":            {[]*keyed{made(1, 1, 2, true), made(2, 5, 6, true)}, map[int]time.Time{1: at(3)}, 1, 0},
+		"killed within the call":           {[]*keyed{made(1, 1, 4, true), made(2, 5, 6, true)}, map[int]time.Time{1: at(3)}, 1, 0},
+		"sent before its death, in after":  {[]*keyed{made(1, 4, 5, true), made(2, 6, 7, true)}, map[int]time.Time{1: at(3)}, 1, 0},
+		"each caller was killed":           {[]*keyed{made(1, 1, 2, true), made(2, 4, 5, true), made(3, 7, 8, true)}, map[int]time.Time{1: at(3), 2: at(6)}, 2, 0},
+		"killed, then refused":             {[]*keyed{made(1, 1, 2, true), made(2, 4, 5, false), made(2, 7, 8, true)}, map[int]time.Time{1: at(3)}, 1, 0},
+		"nobody was killed":                {[]*keyed{made(1, 1, 2, true), made(2, 5, 6, true)}, nil, 0, 1},
+		"the same worker did it":           {[]*keyed{made(1, 1, 2, true), made(1, 5, 6, true)}, nil, 0, 1},
+		"another was killed":               {[]*keyed{made(1, 1, 2, true), made(2, 5, 6, true)}, map[int]time.Time{2: at(7), 3: at(3)}, 0, 1},
+		"killed when it was repeated":      {[]*keyed{made(1, 1, 2, true), made(2, 5, 6, true)}, map[int]time.Time{1: at(6)}, 0, 1},
+		"only the first caller was killed": {[]*keyed{made(1, 1, 2, true), made(2, 4, 5, true), made(3, 7, 8, true)}, map[int]time.Time{1: at(3)}, 1, 1},
+		"at once, and the first failed":    {[]*keyed{made(1, 1, 4, false), made(2, 3, 6, true)}, nil, 0, 1},
+		"at once, the first still runs":    {[]*keyed{made(1, 1, 0, false), made(2, 3, 6, true)}, nil, 0, 1},
+		"killed, but it had been noted":    {[]*keyed{made(1, 1, 2, true), noted}, map[int]time.Time{1: at(3)}, 0, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := &systems{keyed: map[string][]*keyed{"k": tt.calls}, killed: tt.killed}
+			excused, twice := s.repeats()
+			assert.Equal(t, tt.excused, excused, "excused")
+			assert.Equal(t, tt.twice, twice, "twice")
+		})
+	}
+}
+
+// What the kills did is in the ledger, a repeat without an excuse as a second effect; a storm without them is weak.
+func TestLedgerUnderKill(t *testing.T) {
+	t.Parallel()
+	s := perfect()
+	s.crew = new(crew)
+	l := s.ledger()
+	_, weak := judge(l, l)
+	assert.Contains(t, weak, "breakwater: no server was killed while requests were under way")
+
+	a := &s.attempts[3]
+	s.crew.servers = []time.Time{a.Start.Add(time.Microsecond)}
+	assert.Zero(t, s.ledger().ServersCut, "the request was answered")
+	a.Status = 0
+	s.systems.keyed = map[string][]*keyed{"k": {{done: true}, {done: true}}}
+	s.letters = map[string]string{"e": "it crashed its worker 5 times"}
+	l = s.ledger()
+	assert.Equal(t, 1, l.ServersCut)
+	broken, weak := judge(l, l)
+	assert.Equal(t, "P2 or P3: 1 effects happened twice", broken)
+	assert.NotContains(t, weak, "no server was killed")
+	assert.Contains(t, weak, "1 events are dead letters (it crashed its worker 5 times)")
+}
+
+// A system that is asked to do the same thing again answers, and does nothing.
+func TestSystemsKeepKeys(t *testing.T) {
+	t.Parallel()
+	s, err := newSystems(100)
+	require.NoError(t, err)
+	defer s.stop()
+	s.start(time.Now())
+	c := newClient(s.url)
+	for _, key := range []string{"a", "a", "b", ""} {
+		require.NoError(t, c.do(t.Context(), "erp", call{Event: "e"}, key))
+	}
+	require.NoError(t, c.do(t.Context(), "erp", call{Event: "e"}, ""))
+	assert.Len(t, s.done(), 4, "a, b, and each of those without a key")
+	_, twice := s.repeats()
+	assert.Equal(t, 1, twice)
 }
 
 // Events that were offered at the same time may take effect either way.

@@ -4,13 +4,22 @@
 //	go run ./examples/blackfriday
 //
 // The shops are played by webhooktest.Sender, in a process of its own for each side; the two
-// integrations are processes of their own too. Behind Breakwater's queue several workers share the work; they
+// integrations are processes of their own too. Breakwater's queue is a SQLite file, in a temporary directory or where -db says; with
+// -memory it is in the process. Behind it several workers share the work; they
 // die in the midst of jobs, all storm long, and others take the jobs over. This process plays the systems
 // behind both, an ERP, a database and a carrier: real HTTP servers that are slow and fail for a while. They
 // count what arrives, and at the end that is compared with what the storm's generator knows to have happened.
 //
+//	go run ./examples/blackfriday -kill
+//
+// does so in earnest: the Breakwater side is a server and four workers, each a process that opens the file for itself, and all through the
+// storm the server and one worker after the other are killed with SIGKILL and started again. The database is a table in the same file, written in
+// the transaction that completes the job. The ERP and the carrier keep the key of each call and answer a repeated one without a second effect; a
+// repeat is excused only if the worker that had made the call was killed before it could note that it was done, and counts as a second
+// effect otherwise.
+//
 // Exit status 1: Breakwater broke a promise. 2: the storm was too weak to hurt the classic side, or killed no
-// worker of the other, so that it proved nothing. (go run prints the status and exits 1 for both.)
+// worker of the other in the midst of a job, or no server that had requests under way, so that it proved nothing. (go run prints the status and exits 1 for both.)
 package main
 
 import (
@@ -31,6 +40,10 @@ type options struct {
 	Shops  int
 	Seed   uint64
 	Scale  float64
+
+	DB     string // the SQLite file of the Breakwater side
+	Memory bool   // no file
+	Kill   bool
 }
 
 const (
@@ -55,21 +68,36 @@ func main() {
 	flag.IntVar(&o.Orders, "orders", 1200, "orders in the storm")
 	flag.IntVar(&o.Shops, "shops", 20, "shops; the first has a spike of its own")
 	flag.Uint64Var(&o.Seed, "seed", 1, "seed of the storm; 0 draws one")
-	flag.Float64Var(&o.Scale, "scale", 12, "how many times faster than real the clock runs")
+	flag.Float64Var(&o.Scale, "scale", 0, "how many times faster than real the clock runs (default 12, with -kill 6)")
+	flag.StringVar(&o.DB, "db", "", "new SQLite `file` for the Breakwater side, kept in the end (default one in a temporary directory)")
+	flag.BoolVar(&o.Memory, "memory", false, "keep the Breakwater side's queue in memory instead")
+	flag.BoolVar(&o.Kill, "kill", false, "run the Breakwater side in processes and kill them all through the storm; not with -memory")
 	asJSON := flag.Bool("json", false, "end with one line of JSON")
 	flag.Parse()
+	if o.Scale == 0 {
+		o.Scale = 12
+		if o.Kill { // six processes share the machine and the file
+			o.Scale = 6
+		}
+	}
 	if o.Orders < 1 || o.Shops < 2 || !(o.Scale > 0) {
 		exitOn(errors.New("-orders must be at least 1, -shops 2, and -scale positive"))
+	}
+	if o.Memory && (o.Kill || o.DB != "") {
+		exitOn(errors.New("-memory does not go with -kill, whose processes share a file, nor with -db"))
 	}
 	if o.Seed == 0 {
 		o.Seed = uint64(time.Now().UnixNano())
 	}
+	done, err := place(&o)
+	exitOn(err)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	classic, breakwater, err := storm(ctx, os.Stdout, o)
 	stop()
+	broken, weak := judge(classic, breakwater)
+	done(err == nil && broken != "")
 	exitOn(err)
 	report(os.Stdout, classic, breakwater)
-	broken, weak := judge(classic, breakwater)
 	if *asJSON {
 		exitOn(json.NewEncoder(os.Stdout).Encode(struct {
 			Classic    ledger `json:"classic"`
@@ -107,7 +135,7 @@ func storm(ctx context.Context, out io.Writer, o options) (classic, breakwater l
 }
 
 func stormOn(ctx context.Context, out io.Writer, name string, o options, truth []event) (ledger, error) {
-	s, err := newSide(name, o, truth)
+	s, err := newSide(ctx, name, o, truth)
 	if err != nil {
 		return ledger{}, err
 	}

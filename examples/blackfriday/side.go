@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,6 +18,7 @@ type side struct {
 	truth   []event
 	systems *systems
 	app     *child
+	crew    *crew // instead of app, under -kill
 	url     string
 	sender  *child
 
@@ -24,13 +26,22 @@ type side struct {
 	attempts []attempt
 	acked    map[string]bool
 	sent     webhooktest.Ledger
+	letters  map[string]string // events that are dead letters, by the reason
 }
 
-func newSide(name string, o options, truth []event) (*side, error) {
+func newSide(ctx context.Context, name string, o options, truth []event) (*side, error) {
 	s := &side{name: name, o: o, truth: truth, acked: map[string]bool{}}
 	var err error
 	if s.systems, err = newSystems(o.Scale); err != nil {
 		return nil, err
+	}
+	if o.Kill && name == "breakwater" {
+		if s.crew, err = newCrew(ctx, o, s.systems); err != nil {
+			s.stop()
+			return nil, err
+		}
+		s.url = s.crew.url
+		return s, nil
 	}
 	if s.app, err = start("child-"+name, settings{options: o, URL: s.systems.url}); err != nil {
 		s.stop()
@@ -44,25 +55,65 @@ func newSide(name string, o options, truth []event) (*side, error) {
 }
 
 // run sends the storm and waits until the integration has done what it can.
-func (s *side) run(ctx context.Context) error {
+func (s *side) run(ctx context.Context) (err error) {
 	begin := time.Now().Add(500 * time.Millisecond) // by then the sender has made its storm
 	s.systems.start(begin)
-	var err error
 	if s.sender, err = start("child-sender", settings{options: s.o, URL: s.url, Begin: begin}); err != nil {
 		return err
 	}
+	if s.crew == nil {
+		return s.weather(ctx)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var killing sync.WaitGroup
+	var trouble error
+	killing.Go(func() {
+		trouble = s.crew.run(ctx)
+		cancel()
+	})
+	err = s.weather(ctx)
+	if err == nil {
+		s.letters, err = s.crew.letters(ctx)
+	}
+	cancel()
+	killing.Wait()
+	return cmp.Or(trouble, err)
+}
+
+func (s *side) weather(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, s.sender.stop)
 	defer stop()
 	if err := s.listen(); err != nil {
-		return fmt.Errorf("the sender of the %s side: %w", s.name, err)
+		return cmp.Or(ctx.Err(), fmt.Errorf("the sender of the %s side: %w", s.name, err))
 	}
 	// The drain: until nothing has happened for longer than any takeover and the wait of a retry, also when all
 	// is done: a second effect of something may still be on its way, and must not escape the count.
-	quiet := time.Second + takeover(s.o.Scale) + s.systems.scaled(10*time.Second)
+	quiet := time.Second + takeover(s.o.Scale) + retryWait(s.o)
+	if s.crew != nil { // the kills go on until all is done, and what is not can do without
+		for ctx.Err() == nil && !s.complete() && s.systems.idle() < quiet {
+			time.Sleep(200 * time.Millisecond)
+		}
+		close(s.crew.calm)
+		s.systems.touch()
+	}
 	for ctx.Err() == nil && s.systems.idle() < quiet {
 		time.Sleep(50 * time.Millisecond)
 	}
 	return ctx.Err()
+}
+
+// complete says whether all that was acknowledged has had its effects.
+func (s *side) complete() bool {
+	had := map[string]int{} // systems, by event
+	for _, e := range s.systems.done() {
+		had[e.Event]++
+	}
+	for _, e := range s.truth {
+		if s.acked[e.ID] && had[e.ID] < len(steps[e.Topic]) {
+			return false
+		}
+	}
+	return true
 }
 
 // listen takes in what the sender reports. A sender that dies before it has reported its ledger is an error.
@@ -92,7 +143,12 @@ func (s *side) listen() error {
 func (s *side) progress() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return fmt.Sprintf("%d tries, %d of %d events acknowledged, %d effects", len(s.attempts), len(s.acked), len(s.truth), len(s.systems.done()))
+	text := fmt.Sprintf("%d tries, %d of %d events acknowledged, %d effects", len(s.attempts), len(s.acked), len(s.truth), len(s.systems.done()))
+	if s.crew != nil {
+		servers, workers := s.crew.kills()
+		text += fmt.Sprintf(", %d servers and %d workers killed", len(servers), workers)
+	}
+	return text
 }
 
 func (s *side) stop() {
@@ -101,6 +157,9 @@ func (s *side) stop() {
 	}
 	if s.app != nil {
 		s.app.stop()
+	}
+	if s.crew != nil {
+		s.crew.stop()
 	}
 	s.systems.stop()
 }

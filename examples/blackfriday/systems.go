@@ -40,8 +40,11 @@ type systems struct {
 	mu      sync.Mutex
 	begin   time.Time
 	effects []effect
-	deaths  []call // what each worker that died was about to do
-	under   int    // calls under way
+	deaths  []call              // what each worker that died was about to do, or doing
+	keyed   map[string][]*keyed // calls by their key
+	killed  map[int]time.Time   // when workers were, by their number
+	noted   map[string]bool     // keys whose calls are in the file as done
+	under   int                 // calls under way
 	last    time.Time
 }
 
@@ -66,7 +69,7 @@ func newSystems(scale float64) (*systems, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &systems{scale: scale, url: "http://" + l.Addr().String()}
+	s := &systems{scale: scale, url: "http://" + l.Addr().String(), keyed: map[string][]*keyed{}, killed: map[int]time.Time{}, noted: map[string]bool{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /{system}", s.serve)
 	mux.HandleFunc("POST /deaths", s.death)
@@ -82,10 +85,16 @@ func (s *systems) start(at time.Time) {
 	s.begin, s.last = at, at
 }
 
+// touch makes what is idle count from now.
+func (s *systems) touch() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = time.Now()
+}
+
 func (s *systems) stop() { _ = s.srv.Close() }
 
 func (s *systems) serve(w http.ResponseWriter, r *http.Request) {
-	came := time.Now()
 	name := r.PathValue("system")
 	plan, known := forecast[name]
 	var c call
@@ -93,16 +102,9 @@ func (s *systems) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "bad call", http.StatusBadRequest)
 		return
 	}
-	s.mu.Lock()
-	s.under++
-	s.last = came
-	share := float64(came.Sub(s.begin)) * s.scale / float64(stormLength)
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.under--
-	}()
+	k := &keyed{key: r.Header.Get(keyHeader), system: name, call: c}
+	share := s.came(k)
+	defer s.answered(k)
 
 	latency, fails := plan.calm, false
 	for _, bad := range plan.bad {
@@ -115,11 +117,11 @@ func (s *systems) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("%s is down", name), http.StatusServiceUnavailable)
 		return
 	}
-	time.Sleep(s.scaled(latency))
-	// The effect happens whether or not the caller still listens, as in any real system.
-	s.mu.Lock()
-	s.effects = append(s.effects, effect{System: name, call: c, Came: came, Done: time.Now()})
-	s.mu.Unlock()
+	if !s.again(k) {
+		time.Sleep(s.scaled(latency))
+		// The effect happens whether or not the caller still listens, as in any real system.
+		s.take(k)
+	}
 	w.WriteHeader(http.StatusNoContent)
 }
 

@@ -65,7 +65,7 @@ func (f *fleet) keep(ctx context.Context, rng *rand.Rand) error {
 			return err
 		case <-w.died:
 			bury() // so that its goroutines end; it can't tell the broker anything
-			if err := f.systems.do(context.WithoutCancel(ctx), "deaths", w.last); err != nil {
+			if err := f.systems.do(context.WithoutCancel(ctx), "deaths", w.last, ""); err != nil {
 				return err
 			}
 		}
@@ -94,7 +94,7 @@ func (f *fleet) work(ctx context.Context, w *worker) error {
 				// A call that has begun is finished and remembered, by a worker that is dead by then too. To die
 				// inside a call leaves an effect of which nobody knows whether it happened; that is
 				// package idempotency's business, and it has not landed.
-				if err := f.systems.do(context.WithoutCancel(ctx), system, in); err != nil {
+				if err := f.systems.do(context.WithoutCancel(ctx), system, in, ""); err != nil {
 					return err // the queue tries again, and nothing of this order runs meanwhile
 				}
 				f.done.add(job.ID, system)
@@ -102,15 +102,7 @@ func (f *fleet) work(ctx context.Context, w *worker) error {
 			return nil
 		})
 	}
-	return jobs.Run(ctx, mux, queue.WorkerConfig{
-		Concurrency: 256 / workers,
-		Lease:       lease(f.set.Scale),
-		Drain:       time.Second,
-		// A retry every 5 to 10 s of the storm's time.
-		Backoff: func(int) time.Duration {
-			return time.Duration((5 + 5*rand.Float64()) * float64(time.Second) / f.set.Scale)
-		},
-	})
+	return jobs.Run(ctx, mux, workerConfig(f.set.options))
 }
 
 // lease is how long a job stays a worker's without a sign of life. The last sign of a worker that dies is at most a
