@@ -84,7 +84,6 @@ func (s *systems) kills(worker int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.killed[worker] = time.Now()
-	s.last = s.killed[worker] // somebody will take its jobs over
 	for _, calls := range s.keyed {
 		if k := calls[len(calls)-1]; k.Worker == worker && k.ended.IsZero() {
 			s.deaths = append(s.deaths, k.call)
