@@ -22,6 +22,10 @@ var (
 	// ErrNoJob is returned by what is for handlers only, where the context is not a handler's.
 	ErrNoJob = errors.New("queue: the context is not that of a running job")
 
+	// ErrCompleted is returned by what is for running jobs only, once an engine has completed the job in a transaction
+	// with its effect: it can't be completed again, and nothing can be added.
+	ErrCompleted = errors.New("queue: the job is completed already")
+
 	// ErrLeaseLost is the cause with which a handler's context ends when another worker has taken
 	// its job over.
 	ErrLeaseLost = errors.New("queue: lease lost")

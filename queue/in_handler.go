@@ -2,10 +2,12 @@ package queue
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 )
 
 // What a handler can do beside returning.
@@ -79,7 +81,7 @@ func ReportProgress(ctx context.Context, percent int, note string) error {
 }
 
 // SetResult keeps a result for the [Status] of the job of ctx's handler, if that succeeds and the job is tracked. It
-// fails with [ErrResultTooLarge] over 64 KiB, and with [ErrLeaseLost] and [ErrNoJob] as ReportProgress does.
+// fails with [ErrResultTooLarge] over 64 KiB, with [ErrCompleted], and with [ErrLeaseLost] and [ErrNoJob] as ReportProgress does.
 func SetResult(ctx context.Context, result []byte) error {
 	r, err := runningFrom(ctx)
 	if err != nil {
@@ -90,7 +92,7 @@ func SetResult(ctx context.Context, result []byte) error {
 	}
 	r.f.w.mu.Lock()
 	defer r.f.w.mu.Unlock()
-	if err := r.over(); err != nil {
+	if err := cmp.Or(r.over(), r.complete); err != nil {
 		return err
 	}
 	r.result = bytes.Clone(result)
@@ -99,7 +101,7 @@ func SetResult(ctx context.Context, result []byte) error {
 
 // EnqueueOnAck enqueues jobs in the same step in which the job of ctx's handler is done: all of it happens or
 // nothing. They belong to that job's group; q is a queue over the same [Broker] value. It answers the jobs' IDs; one whose
-// DedupeKey is taken is dropped. It fails as Enqueue does, with [ErrLeaseLost] and [ErrNoJob] as ReportProgress does, and for
+// DedupeKey is taken is dropped. It fails as Enqueue does, with [ErrLeaseLost] and [ErrNoJob] as ReportProgress does, with [ErrCompleted], and for
 // another group or broker.
 func (q *Queue) EnqueueOnAck(ctx context.Context, jobs ...Job) (ids []string, err error) {
 	r, err := runningFrom(ctx)
@@ -127,48 +129,61 @@ func (q *Queue) EnqueueOnAck(ctx context.Context, jobs ...Job) (ids []string, er
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := r.over(); err != nil {
+	if err := cmp.Or(r.over(), r.complete); err != nil {
 		return nil, err
 	}
-	r.follow = append(r.follow, entries...)
+	r.follow = slices.Concat(r.follow, entries)
 	return ids, nil
 }
 
-// LeaseInfo is what an engine needs to complete a running job itself, in a transaction of its own.
-type LeaseInfo struct {
+// Completion is what an engine needs to complete a running job itself, in a transaction of its own.
+type Completion struct {
 	Broker Broker
 	Queue  string
 	Token  Token
+
+	// Kept answers what SetResult and EnqueueOnAck have kept so far for the job's end. The engine sees to it.
+	Kept func() (result []byte, follow []Entry)
 }
 
-// LeaseFrom tells an engine which lease ctx's handler runs under. It fails with [ErrNoJob], and with [ErrLeaseLost] once that is known.
-func LeaseFrom(ctx context.Context) (LeaseInfo, error) {
+// CompleteIn is for engines that complete a job in a transaction, in which the job's effect is as well. It calls f for the job of ctx's
+// handler. If f returns nil, the job is done, whatever the handler returns, and EnqueueOnAck, SetResult and CompleteIn fail
+// with [ErrCompleted] from then on. If f fails, what was kept while it ran is forgotten. It fails with [ErrNoJob], and with [ErrLeaseLost] once that is
+// known.
+func CompleteIn(ctx context.Context, f func(c Completion) error) error {
 	r, err := runningFrom(ctx)
 	if err != nil {
-		return LeaseInfo{}, err
+		return err
 	}
 	w := r.f.w
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err := r.over(); err != nil {
-		return LeaseInfo{}, err
+	err = r.over()
+	if err == nil {
+		err = r.complete
 	}
-	return LeaseInfo{Broker: w.q.broker, Queue: w.q.cfg.Name, Token: r.token}, nil
-}
-
-// TakeOnAck gives an engine that completes the job of ctx's handler in a transaction what SetResult and EnqueueOnAck have kept for the
-// job's end; the jobs are not enqueued by the worker then. It fails as LeaseFrom does.
-func TakeOnAck(ctx context.Context) (result []byte, follow []Entry, err error) {
-	r, err := runningFrom(ctx)
+	follow, result := r.follow, r.result
+	w.mu.Unlock()
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	w := r.f.w
+	done := false
+	defer func() { // also when f panics
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if r.follow, r.result = follow, result; done {
+			r.follow, r.complete = nil, ErrCompleted
+		}
+	}()
+	if err := f(Completion{Broker: w.q.broker, Queue: w.q.cfg.Name, Token: r.token, Kept: func() ([]byte, []Entry) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return r.result, r.follow
+	}}); err != nil {
+		return err
+	}
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err := r.over(); err != nil {
-		return nil, nil, err
-	}
-	follow, r.follow = r.follow, nil
-	return r.result, follow, nil
+	result = r.result
+	w.mu.Unlock()
+	done = true
+	return nil
 }

@@ -34,6 +34,7 @@ type running struct {
 	percent   int
 	result    []byte
 	follow    []Entry
+	complete  error // ErrCompleted once an engine has completed the job in its own transaction
 }
 
 func (r *running) attrs() []slog.Attr {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/breakwater-go/breakwater/queue"
@@ -73,23 +74,27 @@ type Broker struct {
 	log *slog.Logger
 	err error // what is wrong with how it was made
 
-	opening  sync.Mutex
-	open     bool
-	stmts    [statements]*sql.Stmt
-	path     string
-	reserved *reserve
+	opening   chan struct{} // held by whoever opens the file
+	open      atomic.Bool
+	stmts     [statements]*sql.Stmt
+	path      string
+	reserved  *reserve
+	noReserve sync.Once // has been logged
 
 	mu      sync.Mutex
 	pending []*op
 	writing bool
 	waiters map[string]chan struct{} // by queue, closed when there is something to claim
 
-	clock  clock
-	writer chan struct{} // held by whoever has a transaction that writes: the next commit, or a handler's
-	conn   any           // the driver's connection that was last set up
+	clock    clock
+	writer   chan struct{} // held by whoever has a transaction that writes: the next commit, or a handler's
+	handlers chan struct{} // held by the handler that has or waits for a transaction
+	company  atomic.Int64  // when another process was last met at the file, in Unix nanoseconds
+
+	knowing sync.Mutex
+	known   known
 
 	// of the writer alone
-	known   known
 	answers map[answerKey]answer
 	swept   int64
 	batches map[batchKey][]queue.Receipt
@@ -119,7 +124,7 @@ var (
 // New makes a Broker over a database of SQLite, which the caller opens and closes. It does no I/O; the tables are made before the
 // first use, or by [Broker.Migrate]. What is wrong with db or cfg is said by queue.New.
 func New(db *sql.DB, cfg Config) *Broker {
-	b := &Broker{db: db, cfg: cfg, log: cfg.Logger, waiters: map[string]chan struct{}{}, writer: make(chan struct{}, 1),
+	b := &Broker{db: db, cfg: cfg, log: cfg.Logger, waiters: map[string]chan struct{}{}, writer: make(chan struct{}, 1), handlers: make(chan struct{}, 1), opening: make(chan struct{}, 1),
 		answers: map[answerKey]answer{}, batches: map[batchKey][]queue.Receipt{}}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
@@ -167,7 +172,7 @@ func (b *Broker) Enqueue(ctx context.Context, name string, batch queue.Batch) ([
 			return nil, err
 		}
 	}
-	if tx := txFrom(ctx); tx != nil {
+	if tx, in := txFrom(ctx); in {
 		return b.enqueueIn(ctx, tx, name, entries)
 	}
 	var receipts []queue.Receipt
@@ -287,7 +292,7 @@ func (b *Broker) Extend(ctx context.Context, name string, beat queue.Heartbeat) 
 			return e, err
 		}
 		var one int
-		return e, wrap(name, b.db.QueryRowContext(ctx, "SELECT one FROM breakwater_space").Scan(&one))
+		return e, wrap(name, b.reader(ctx).QueryRowContext(ctx, "SELECT one FROM breakwater_space").Scan(&one))
 	}
 	beat.Tokens = slices.Clone(beat.Tokens)
 	err := b.do(ctx, name, false, func(s *step, q *queueRow) (err error) {
@@ -390,14 +395,18 @@ func (b *Broker) Drop(ctx context.Context, name string, ids []string) (int, erro
 // Cancel implements [queue.Operator].
 func (b *Broker) Cancel(ctx context.Context, name, id string) (queue.State, error) {
 	var state queue.State
+	var unknown error // an answer, which should not cost those their step that share it
 	err := b.change(ctx, name, func(s *step, q *queueRow) (err error) {
-		state, err = s.cancel(q, id)
+		unknown = nil
+		if state, err = s.cancel(q, id); errors.Is(err, queue.ErrUnknownJob) {
+			unknown, err = err, nil
+		}
 		return err
 	})
 	if err != nil {
 		return "", err
 	}
-	return state, nil
+	return state, unknown
 }
 
 // Purge implements [queue.Operator]. Its cursor is the last job that the first call was about, and how far it has come.
@@ -422,16 +431,16 @@ func (b *Broker) Purge(ctx context.Context, name string, filter queue.PurgeFilte
 		if filter.Cursor == "" {
 			last = s.seq
 		}
-		n, at, err := s.purge(q, filter, after, last)
+		n, at, done, err := s.purge(q, filter, after, last)
 		if err != nil {
 			return err
 		}
 		p = queue.Purged{Jobs: n}
-		if at < last {
+		if !done {
 			p.Cursor = strconv.FormatInt(last, 10) + "," + strconv.FormatInt(at, 10)
+			return nil
 		}
-		s.after = append(s.after, func() { b.forgetPurged(name, filter) })
-		return nil
+		return s.forgetPurged(q, filter)
 	})
 	if err != nil {
 		return queue.Purged{}, err
@@ -440,18 +449,26 @@ func (b *Broker) Purge(ctx context.Context, name string, filter queue.PurgeFilte
 }
 
 // forgetPurged takes what is purged out of the answers that are remembered.
-func (b *Broker) forgetPurged(name string, f queue.PurgeFilter) {
+func (s *step) forgetPurged(q *queueRow, f queue.PurgeFilter) error {
 	gone := func(j queue.Job) bool {
 		return (f.Group == "" || f.Group == j.Group) && (f.Key == "" || f.Key == j.Key) && (f.Kind == "" || f.Kind == j.Kind)
 	}
-	for k, a := range b.answers {
-		if k.queue != name {
+	for key, a := range s.b.answers {
+		if key.queue != q.name {
 			continue
 		}
 		a.claimed.Jobs = slices.Clone(a.claimed.Jobs)
 		for i := range a.claimed.Jobs {
-			if j := &a.claimed.Jobs[i].Job; gone(*j) {
-				j.Payload, j.Headers = nil, nil
+			l := &a.claimed.Jobs[i]
+			if !gone(l.Job) {
+				continue
+			}
+			held, err := s.held(q, l.Token)
+			if err != nil {
+				return err
+			}
+			if held == nil || held.purged { // else it was accepted after the purge had begun
+				l.Job.Payload, l.Job.Headers = nil, nil
 			}
 		}
 		a.claimed.Died = slices.Clone(a.claimed.Died)
@@ -460,8 +477,9 @@ func (b *Broker) forgetPurged(name string, f queue.PurgeFilter) {
 				d.Job.Headers, d.Job.History, d.Error = nil, nil, "purged"
 			}
 		}
-		b.answers[k] = a
+		s.after = append(s.after, func() { s.b.answers[key] = a })
 	}
+	return nil
 }
 
 // Pause implements [queue.Operator].

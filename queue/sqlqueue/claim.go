@@ -61,7 +61,7 @@ func (s *step) claim(q *queueRow, call queue.Call) (c queue.Claimed, err error) 
 		}
 	}
 	c.DueIn, err = s.dueIn(q, next)
-	if late == takeUp || !q.taken {
+	if late == takeUp {
 		c.DueIn = 1 // look again
 	}
 	return c, err
@@ -277,6 +277,9 @@ func (s *step) follow(q *queueRow, entries []queue.Entry, c *queue.Claimed) erro
 	for i := range entries {
 		to, err := s.queue(cmp.Or(entries[i].Queue, q.name))
 		if err != nil {
+			return err
+		}
+		if err := s.takeIn(to); err != nil {
 			return err
 		}
 		e, err := encode(&entries[i])

@@ -3,6 +3,7 @@ package sqlqueue
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"runtime"
@@ -11,6 +12,9 @@ import (
 
 // opsInStep bounds how many calls share a transaction.
 const opsInStep = 256
+
+// companyFor is for how long a process that has met another one at the file makes room for it.
+const companyFor = 10 * time.Second
 
 // op is one call that waits for its transaction.
 type op struct {
@@ -21,9 +25,20 @@ type op struct {
 	begun bool
 }
 
+// yield lets other processes have the file: they look for it from time to time, and one that takes it again at once would keep
+// it from them.
+func (b *Broker) yield() {
+	if time.Since(time.Unix(0, b.company.Load())) < companyFor {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // do runs f in a transaction, together with others that wait at that moment, and returns once it is on the disk. If ctx ends
 // before the transaction begins nothing is changed; if it ends later, f may have been carried out.
 func (b *Broker) do(ctx context.Context, name string, adds bool, f func(s *step, q *queueRow) error) error {
+	if _, in := txFrom(ctx); in {
+		return wrap(name, errInTx)
+	}
 	if err := b.ready(ctx); err != nil {
 		return err
 	}
@@ -67,6 +82,7 @@ func (b *Broker) write() {
 			continue
 		}
 		b.transact(ops)
+		b.yield()
 		<-b.writer
 	}
 }
@@ -92,10 +108,12 @@ func (b *Broker) take() []*op {
 var errNoConnection = errors.New("no connection")
 
 // transact carries out calls in one transaction. If that fails each gets one of its own, so that none fails for another's sake; but
-// not if it was the file or the pool that could not be had: to wait again for each would make the last wait for ever.
+// not if it was the file or the pool that could not be had: to wait again for each would make the last wait for ever. Nor after a commit that
+// failed: it may have happened all the same.
 func (b *Broker) transact(ops []*op) {
 	err := b.attempt(ops)
-	if err == nil || len(ops) == 1 || isBusy(err) || errors.Is(err, errNoConnection) {
+	_, unknown := errors.AsType[*commitError](err)
+	if err == nil || len(ops) == 1 || isBusy(err) || errors.Is(err, errNoConnection) || unknown && !isFull(err) {
 		for _, o := range ops {
 			o.done <- err
 		}
@@ -113,7 +131,7 @@ func (b *Broker) attempt(ops []*op) error {
 		adds = adds || o.adds
 	}
 	if adds {
-		if err := b.room(b.db); err != nil {
+		if err := b.room(context.Background(), b.db); err != nil {
 			return err
 		}
 	}
@@ -137,7 +155,8 @@ func (b *Broker) commit(ops []*op) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
+	bad := false
+	defer func() { giveBack(conn, bad) }()
 	ctx := context.Background() // the transaction is not one caller's
 	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
@@ -145,7 +164,9 @@ func (b *Broker) commit(ops []*op) (err error) {
 	}
 	s := newStep(ctx, b, tx)
 	if err := s.run(ops); err != nil {
-		return errors.Join(err, tx.Rollback())
+		e := tx.Rollback()
+		bad = e != nil
+		return errors.Join(err, e)
 	}
 	number := s.number
 	if s.changed {
@@ -155,7 +176,8 @@ func (b *Broker) commit(ops []*op) (err error) {
 		err = tx.Rollback() // nothing that needs the disk
 	}
 	if err != nil {
-		return err
+		bad = true
+		return &commitError{err}
 	}
 	s.keep(number)
 	for key, receipts := range s.batches {
@@ -201,16 +223,21 @@ func (b *Broker) connect() (*sql.Conn, error) {
 		}
 		return nil, err
 	}
-	var own any
-	if err := conn.Raw(func(c any) error { own = c; return nil }); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	if own == b.conn {
-		return conn, nil
-	}
 	if _, err := conn.ExecContext(context.Background(), fmt.Sprintf("PRAGMA synchronous = %v; PRAGMA busy_timeout = %d", b.cfg.Synchronous, b.cfg.BusyTimeout/time.Millisecond)); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	b.conn = own
 	return conn, nil
 }
+
+// giveBack returns a connection to the pool, or ends one that may still be in a transaction, and hold the file.
+func giveBack(conn *sql.Conn, bad bool) {
+	if bad {
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // that is how sql.DB is told
+	}
+	_ = conn.Close() // it only goes back
+}
+
+// commitError is the error of a commit: nobody knows for certain that it did not happen.
+type commitError struct{ error }
+
+func (e *commitError) Unwrap() error { return e.error }

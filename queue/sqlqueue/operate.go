@@ -145,11 +145,11 @@ func (s *step) remove(q *queueRow, j *jobRow) error {
 	return err
 }
 
-// purge erases what a filter picks of the jobs that were accepted after one and up to another. It answers how far it came.
-func (s *step) purge(q *queueRow, filter queue.PurgeFilter, after, upTo int64) (erased int, at int64, err error) {
+// purge erases what a filter picks of the jobs that were accepted after one and up to another. It answers how far it came, and whether that was all.
+func (s *step) purge(q *queueRow, filter queue.PurgeFilter, after, upTo int64) (erased int, at int64, done bool, err error) {
 	jobs, err := each(s, purgePage, scanJob, after, upTo, purgeLook)
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, false, err
 	}
 	picked := 0
 	for _, j := range jobs {
@@ -161,22 +161,22 @@ func (s *step) purge(q *queueRow, filter queue.PurgeFilter, after, upTo int64) (
 			erased++
 		}
 		if err := s.erase(q, j); err != nil {
-			return erased, after, err
+			return erased, after, false, err
 		}
 		if picked++; picked == purgeStep {
-			return erased, after, nil
+			return erased, after, false, nil
 		}
 	}
 	if len(jobs) == purgeLook {
-		return erased, after, nil
+		return erased, after, false, nil
 	}
 	// What is left of jobs that have ended.
 	for _, id := range [...]statement{statusPurge, dedupePurge} {
 		if _, err := s.exec(id, q.id, upTo, filter.Group, filter.Group, filter.Key, filter.Key, filter.Kind, filter.Kind); err != nil {
-			return erased, after, err
+			return erased, after, false, err
 		}
 	}
-	return erased, upTo, nil
+	return erased, upTo, true, nil
 }
 
 func picks(f queue.PurgeFilter, j *jobRow) bool {

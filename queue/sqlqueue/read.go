@@ -43,12 +43,12 @@ func (b *Broker) look(ctx context.Context, name string) (id, now int64, err erro
 	for {
 		var seq, ahead, last int64
 		var waits bool
-		err := b.db.QueryRowContext(ctx, "SELECT s.seq, s.ahead, s.last, coalesce(q.id, 0), EXISTS (SELECT 1 FROM breakwater_intake i WHERE i.queue = q.id) "+
+		err := b.reader(ctx).QueryRowContext(ctx, "SELECT s.seq, s.ahead, s.last, coalesce(q.id, 0), EXISTS (SELECT 1 FROM breakwater_intake i WHERE i.queue = q.id) "+
 			"FROM breakwater_space s LEFT JOIN breakwater_queues q ON q.name = ?", name).Scan(&seq, &ahead, &last, &id, &waits)
 		if err != nil {
 			return 0, 0, wrap(name, err)
 		}
-		if !waits {
+		if _, in := txFrom(ctx); in || !waits { // what a transaction would wait for is not shown to it
 			now, _ = b.clock.read(ahead, last)
 			return id, now, nil
 		}
@@ -63,7 +63,7 @@ func (b *Broker) Queues(ctx context.Context) ([]string, error) {
 	if err := b.ready(ctx); err != nil {
 		return nil, err
 	}
-	rows, err := b.db.QueryContext(ctx, "SELECT name FROM breakwater_queues q WHERE paused OR EXISTS (SELECT 1 FROM breakwater_groups g WHERE g.queue = q.id) "+
+	rows, err := b.reader(ctx).QueryContext(ctx, "SELECT name FROM breakwater_queues q WHERE paused OR EXISTS (SELECT 1 FROM breakwater_groups g WHERE g.queue = q.id) "+
 		"OR EXISTS (SELECT 1 FROM breakwater_jobs j WHERE j.queue = q.id) OR EXISTS (SELECT 1 FROM breakwater_intake i WHERE i.queue = q.id) ORDER BY name")
 	if err != nil {
 		return nil, wrap("", err)
@@ -81,7 +81,7 @@ func (b *Broker) Stats(ctx context.Context, name string) (queue.Stats, error) {
 	count := func(where string) string {
 		return "(SELECT count(*) FROM breakwater_jobs WHERE queue = ?1 AND " + where + ")"
 	}
-	err = b.db.QueryRowContext(ctx, "SELECT (SELECT coalesce(sum(jobs), 0) FROM breakwater_groups WHERE queue = ?1) - "+count("cancelled = 1 AND state < 4")+
+	err = b.reader(ctx).QueryRowContext(ctx, "SELECT (SELECT coalesce(sum(jobs), 0) FROM breakwater_groups WHERE queue = ?1) - "+count("cancelled = 1 AND state < 4")+
 		", "+count("state = 2 AND state > 1")+", "+count("state = 3 AND state > 1")+", "+count("state = 4 AND state > 1")+", "+count("state = 5 AND state > 1")+
 		", (SELECT count(*) FROM breakwater_groups WHERE queue = ?1 AND parked > 0), paused FROM breakwater_queues WHERE id = ?1", id).
 		Scan(&st.Jobs, &st.Held, &st.Waiting, &st.Scheduled, &st.Dead, &st.Parked, &st.Paused)
@@ -103,7 +103,7 @@ func (q *query) and(wanted bool, condition string, args ...any) {
 }
 
 func list(ctx context.Context, b *Broker, q *query) ([]*jobRow, [][]byte, error) {
-	rows, err := b.db.QueryContext(ctx, "SELECT "+jobColumns+", (SELECT record FROM breakwater_records r WHERE r.n = j.n) FROM breakwater_jobs j WHERE "+q.text.String(), q.args...) //nolint:gosec // of constants; values are arguments
+	rows, err := b.reader(ctx).QueryContext(ctx, "SELECT "+jobColumns+", (SELECT record FROM breakwater_records r WHERE r.n = j.n) FROM breakwater_jobs j WHERE "+q.text.String(), q.args...) //nolint:gosec // of constants; values are arguments
 	if err != nil {
 		return nil, nil, err
 	}
@@ -197,30 +197,32 @@ func (b *Broker) Status(ctx context.Context, name, job string) (queue.Status, er
 	if err != nil {
 		return queue.Status{}, err
 	}
-	tx, err := b.db.BeginTx(ctx, nil) // the status and its job as of one moment
-	if err != nil {
-		return queue.Status{}, wrap(name, err)
+	for try := 1; ; try++ { // a job that is not there has ended since its status was read, or is in the intake
+		st, err := scanStatus(b.reader(ctx).QueryRowContext(ctx, texts[statusByID], id, job))
+		if errors.Is(err, sql.ErrNoRows) || err == nil && st.over(now) {
+			return queue.Status{}, fmt.Errorf("%w: %s", queue.ErrUnknownJob, job)
+		}
+		if err != nil {
+			return queue.Status{}, wrap(name, err)
+		}
+		st.ID = job
+		if st.State != "" {
+			return st.Status, nil
+		}
+		j, err := scanJob(b.reader(ctx).QueryRowContext(ctx, texts[jobByID], id, job))
+		if err == nil {
+			st.State, st.Since, st.Attempts, st.Crashes = j.stateOf(), timeOf(j.since), int(j.attempts), int(j.crashes)
+			return st.Status, nil
+		}
+		if !errors.Is(err, sql.ErrNoRows) {
+			return queue.Status{}, wrap(name, err)
+		}
+		if _, in := txFrom(ctx); in || try == 3 {
+			st.State = queue.Pending
+			return st.Status, nil
+		}
+		if id, now, err = b.look(ctx, name); err != nil {
+			return queue.Status{}, err
+		}
 	}
-	defer tx.Rollback() //nolint:errcheck // it has only read
-	st, err := scanStatus(tx.QueryRowContext(ctx, texts[statusByID], id, job))
-	if errors.Is(err, sql.ErrNoRows) || err == nil && st.over(now) {
-		return queue.Status{}, fmt.Errorf("%w: %s", queue.ErrUnknownJob, job)
-	}
-	if err != nil {
-		return queue.Status{}, wrap(name, err)
-	}
-	st.ID = job
-	if st.State != "" {
-		return st.Status, nil
-	}
-	j, err := scanJob(tx.QueryRowContext(ctx, texts[jobByID], id, job))
-	if errors.Is(err, sql.ErrNoRows) { // in the intake since a moment ago
-		st.State = queue.Pending
-		return st.Status, nil
-	}
-	if err != nil {
-		return queue.Status{}, wrap(name, err)
-	}
-	st.State, st.Since, st.Attempts, st.Crashes = j.stateOf(), timeOf(j.since), int(j.attempts), int(j.crashes)
-	return st.Status, nil
 }

@@ -9,9 +9,10 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"strconv"
+	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -45,9 +46,16 @@ func (b *Broker) ready(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("sqlqueue: %w", context.Cause(ctx))
 	}
-	b.opening.Lock()
-	defer b.opening.Unlock()
-	if b.open {
+	if b.open.Load() {
+		return nil
+	}
+	select {
+	case b.opening <- struct{}{}:
+		defer func() { <-b.opening }()
+	case <-ctx.Done():
+		return fmt.Errorf("sqlqueue: %w", context.Cause(ctx))
+	}
+	if b.open.Load() {
 		return nil
 	}
 	if b.err != nil {
@@ -63,7 +71,7 @@ func (b *Broker) ready(ctx context.Context) error {
 		}
 		err = b.prepare(ctx)
 	}
-	b.open = err == nil
+	b.open.Store(err == nil)
 	return wrap("", err)
 }
 
@@ -143,15 +151,19 @@ func (b *Broker) prepare(ctx context.Context) error {
 }
 
 // room says whether new jobs may be accepted. db is asked: the database, or a transaction that may have its only connection.
-func (b *Broker) room(db interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}) error {
+func (b *Broker) room(ctx context.Context, db querier) error {
 	full := b.reserved.keep()
+	if full != nil && !isNoSpace(full) {
+		b.noReserve.Do(func() {
+			b.log.Warn("sqlqueue: no reserve can be kept beside the file; a full disk will stop workers as well", "file", b.path, "error", full)
+		})
+		full = nil
+	}
 	if full == nil && b.cfg.MaxBytes == 0 {
 		return nil
 	}
 	var pages, free, size int64
-	if err := db.QueryRowContext(context.Background(), "SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size").Scan(&pages, &free, &size); err != nil {
+	if err := db.QueryRowContext(ctx, "SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size").Scan(&pages, &free, &size); err != nil {
 		return err
 	}
 	if full != nil && free*size < b.cfg.ReserveBytes { // else there is room in the file itself
@@ -161,6 +173,19 @@ func (b *Broker) room(db interface {
 		return fmt.Errorf("%w: %d bytes are in use; Config.MaxBytes is %d", ErrFull, used, b.cfg.MaxBytes)
 	}
 	return nil
+}
+
+type querier interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// reader is what to read with: the database, or the transaction that the context belongs to.
+func (b *Broker) reader(ctx context.Context) querier {
+	if tx, _ := txFrom(ctx); tx != nil {
+		return tx
+	}
+	return b.db
 }
 
 // checkpoint brings the log into the file, so that the log's room can be used again.
@@ -226,11 +251,11 @@ func (r *reserve) keep() error {
 
 // fill writes random bytes: a file system that compresses would keep no room for zeros.
 func (r *reserve) fill() error {
-	part := r.path + "." + strconv.Itoa(os.Getpid())
-	f, err := os.OpenFile(part, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600) //nolint:gosec // beside the database
+	f, err := os.CreateTemp(filepath.Dir(r.path), filepath.Base(r.path)+".*")
 	if err != nil {
 		return err
 	}
+	part := f.Name()
 	block := make([]byte, 1<<16)
 	_, _ = rand.Read(block) // never fails
 	for left := r.size; left > 0 && err == nil; left -= int64(len(block)) {
@@ -246,6 +271,11 @@ func (r *reserve) fill() error {
 		return errors.Join(err, os.Remove(part))
 	}
 	return nil
+}
+
+// isNoSpace says whether a file could not be written for want of room, and not for another reason.
+func isNoSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // giveUp frees the room, and says whether there was any.

@@ -101,10 +101,17 @@ const maxKnown = 20_000
 
 // recall takes up what the last step knew, if that was this process's.
 func (s *step) recall() {
-	if k := s.b.known; k.queues != nil && k.step == s.number {
-		s.queues = k.queues
+	s.b.knowing.Lock()
+	defer s.b.knowing.Unlock()
+	switch k := s.b.known; {
+	case k.step == s.number:
+		if k.queues != nil {
+			s.queues = k.queues
+		}
+	case k.step > 0: // others write to the file as well
+		s.b.company.Store(time.Now().UnixNano())
 	}
-	s.b.known = known{} // until the step has held
+	s.b.known = known{step: s.number} // until the step has held
 }
 
 // keep keeps it for the next step.
@@ -119,8 +126,20 @@ func (s *step) keep(number int64) {
 		}
 		k.groups += len(q.groups)
 	}
-	if k.groups <= maxKnown {
-		s.b.known = k
+	if k.groups > maxKnown {
+		k.queues = nil
+	}
+	s.b.knowing.Lock()
+	defer s.b.knowing.Unlock()
+	s.b.known = k
+}
+
+// passed notes a step that has changed nothing of what is known.
+func (s *step) passed() {
+	s.b.knowing.Lock()
+	defer s.b.knowing.Unlock()
+	if s.b.known.step == s.number {
+		s.b.known.step++
 	}
 }
 
@@ -144,6 +163,11 @@ func (s *step) end() error {
 		}
 		s.changed = s.changed || n > 0
 	}
+	return s.stamp()
+}
+
+// stamp ends a step.
+func (s *step) stamp() error {
 	_, err := s.exec(stepEnd, s.seq, s.number+1, s.ahead, s.now)
 	return err
 }
@@ -381,10 +405,17 @@ func micros(d time.Duration) int64 {
 
 func timeOf(us int64) time.Time { return time.UnixMicro(us).UTC() }
 
+// farthest is a year whose microseconds fit into 62 bits.
+const farthest = 70_000
+
 // microsOf is 0 for the zero time, and for one before 1970.
 func microsOf(t time.Time) int64 {
-	if t.IsZero() {
+	switch {
+	case t.IsZero():
 		return 0
+	case t.Year() > farthest:
+		return 1 << 61
+	default:
+		return max(0, t.UnixMicro())
 	}
-	return max(0, t.UnixMicro())
 }
