@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -25,10 +26,7 @@ func newBar(out io.Writer) *bar {
 }
 
 func (b *bar) show(st status) {
-	text := fmt.Sprintf("%3d %%  %s", st.Progress, st.Note)
-	if st.Status == "pending" || st.Status == "retrying" { // nobody is at it
-		text += "  (" + st.Status + ")"
-	}
+	text := fmt.Sprintf("%3d %%  %s", st.Progress, cmp.Or(st.Note, st.Status))
 	switch {
 	case text == b.last:
 	case b.terminal:

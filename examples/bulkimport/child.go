@@ -13,12 +13,8 @@ import (
 	"time"
 )
 
-const (
-	// childEnv is set for a server that a demo has started: it ends with its standard input, so that it does not outlive the demo.
-	childEnv = "BULKIMPORT_CHILD"
-
-	kills = 5
-)
+// childEnv is set for a server that a demo has started: it ends with its standard input, so that it does not outlive the demo.
+const childEnv = "BULKIMPORT_CHILD"
 
 // untilAlone gives a context that ends with the process's standard input: the parent has closed it, or is dead.
 func untilAlone(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -48,7 +44,10 @@ func newChild(ctx context.Context, o options) (*child, error) {
 		return nil, err
 	}
 	c := &child{o: o}
-	return c, c.start(ctx)
+	if err := c.start(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 func (c *child) url() string { return "http://" + c.o.Addr }
@@ -103,14 +102,15 @@ type killer struct {
 	child *child
 	rand  *rand.Rand
 	say   func(format string, args ...any)
-	done  int // kills
+	kills int // that are to be
+	done  int // kills so far
 	at    int // percent at the last one
 }
 
 // see kills the child if it is time. Kills are spread over the import, and each comes after the child has got further
 // than the one before it: so each is in the midst of work.
 func (k *killer) see(ctx context.Context, st status) error {
-	if k.done == kills || st.ended() || st.Progress <= k.at || st.Progress < (k.done+1)*80/(kills+1) {
+	if k.done == k.kills || st.ended() || st.Progress <= k.at || st.Progress < (k.done+1)*80/(k.kills+1) {
 		return nil
 	}
 	select {
@@ -126,6 +126,6 @@ func (k *killer) see(ctx context.Context, st status) error {
 		return err
 	}
 	k.done, k.at = k.done+1, st.Progress
-	k.say("killed the server (SIGKILL, number %d) after %s; it serves again after %d ms", k.done, st.Note, time.Since(begin).Milliseconds())
+	k.say("SIGKILL %d, when the server had last said %q; it serves again after %d ms", k.done, st.Note, time.Since(begin).Milliseconds())
 	return nil
 }

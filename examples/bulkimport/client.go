@@ -46,27 +46,31 @@ func (e *refusedError) Error() string {
 	return fmt.Sprintf("the server answers %d: %s", e.code, e.detail)
 }
 
-// do sends a request. An answer that is a refusal is an error.
-func (c client) do(ctx context.Context, method, path string, body []byte, header http.Header) (*http.Response, error) {
+// do sends a request and uses the answer. One that is a refusal is an error.
+func (c client) do(ctx context.Context, method, path string, body []byte, header http.Header, use func(*http.Response) error) error {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	req.Header = header
 	resp, err := http.DefaultClient.Do(req)
-	if err != nil || resp.StatusCode < 400 {
-		return resp, err
+	if err != nil {
+		return err
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode < 400 {
+		return use(resp)
+	}
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
 	var problem struct{ Detail string }
 	if json.Unmarshal(text, &problem) != nil {
 		problem.Detail = strings.TrimSpace(string(text))
 	}
+	refused := &refusedError{resp.StatusCode, problem.Detail}
 	if resp.StatusCode >= 500 { // it is the server's trouble, and may pass
-		return nil, fmt.Errorf("the server answers %d: %s", resp.StatusCode, problem.Detail)
+		return errors.New(refused.Error())
 	}
-	return nil, &refusedError{resp.StatusCode, problem.Detail}
+	return refused
 }
 
 // patiently does something until it succeeds, or is refused.
@@ -86,37 +90,34 @@ func patiently(ctx context.Context, f func() error) error {
 
 // post starts an import, and answers where it is. The key makes it safe to post again when no answer came.
 func (c client) post(ctx context.Context, data []byte, key string) (location string, err error) {
+	header := http.Header{"Content-Type": {"text/csv"}, "Idempotency-Key": {key}}
 	err = patiently(ctx, func() error {
-		resp, err := c.do(ctx, http.MethodPost, path, data, http.Header{"Content-Type": {"text/csv"}, "Idempotency-Key": {key}})
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		location = resp.Header.Get("Location")
-		return nil
+		return c.do(ctx, http.MethodPost, path, data, header, func(resp *http.Response) error {
+			location = resp.Header.Get("Location")
+			return nil
+		})
 	})
 	return location, err
 }
 
 // follow reads an import's events until it has ended, over as many connections as that takes.
 func (c client) follow(ctx context.Context, location string, see func(status) error) (last status, err error) {
-	lastID := ""
-	for !last.ended() {
-		var resp *http.Response
-		err := patiently(ctx, func() (err error) {
-			resp, err = c.do(ctx, http.MethodGet, location+"/events", nil, http.Header{"Accept": {"text/event-stream"}, "Last-Event-ID": {lastID}})
-			return err
+	for lastID := ""; !last.ended(); {
+		var stop error
+		err := patiently(ctx, func() error {
+			return c.do(ctx, http.MethodGet, location+"/events", nil, http.Header{"Last-Event-ID": {lastID}}, func(resp *http.Response) error {
+				stop = events(resp.Body, func(id string, st status) error {
+					lastID, last = id, st
+					return see(st)
+				})
+				return nil
+			})
 		})
-		if err != nil {
+		if err := cmp.Or(err, stop); err != nil {
 			return last, err
 		}
-		err = events(resp.Body, func(id string, st status) error {
-			lastID, last = id, st
-			return see(st)
-		})
-		_ = resp.Body.Close()
-		if err != nil {
-			return last, err
+		if !last.ended() { // the stream broke off: the server was killed, or stops
+			time.Sleep(50 * time.Millisecond)
 		}
 	}
 	return last, nil
@@ -154,24 +155,21 @@ func events(body io.Reader, f func(id string, st status) error) error {
 // badRows reads the whole list of an import's bad rows.
 func (c client) badRows(ctx context.Context, location string) (list []badRow, err error) {
 	err = patiently(ctx, func() error {
-		resp, err := c.do(ctx, http.MethodGet, location+"/bad", nil, nil)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		lines, err := csv.NewReader(resp.Body).ReadAll()
-		if err != nil || len(lines) == 0 {
-			return cmp.Or(err, io.ErrUnexpectedEOF)
-		}
-		list = nil
-		for _, l := range lines[1:] {
-			n, err := strconv.Atoi(l[0])
-			if err != nil {
-				return err
+		return c.do(ctx, http.MethodGet, location+"/bad", nil, nil, func(resp *http.Response) error {
+			lines, err := csv.NewReader(resp.Body).ReadAll()
+			if err != nil || len(lines) == 0 {
+				return cmp.Or(err, io.ErrUnexpectedEOF)
 			}
-			list = append(list, badRow{n, l[1]})
-		}
-		return nil
+			list = nil
+			for _, l := range lines[1:] {
+				n, err := strconv.Atoi(l[0])
+				if err != nil {
+					return err
+				}
+				list = append(list, badRow{n, l[1]})
+			}
+			return nil
+		})
 	})
 	return list, err
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"net"
+	"os"
 	"slices"
 	"time"
 )
@@ -25,13 +26,12 @@ func demo(ctx context.Context, o options, out io.Writer) (err error) {
 	fmt.Fprintf(out, "a CSV of %d rows, %d of them bad, %.1f MB; seed %d\n", o.Rows, len(s.bad), float64(len(s.csv))/1e6, o.Seed)
 	b := newBar(out)
 	var srv server
-	k := &killer{rand: mathrand.New(mathrand.NewPCG(uint64(time.Now().UnixNano()), 0)), say: b.say, done: kills}
-	if o.Kill {
-		k.done = 0
+	k := &killer{rand: mathrand.New(mathrand.NewPCG(uint64(time.Now().UnixNano()), 0)), say: b.say, kills: o.Kills}
+	if o.Kills == 0 {
+		srv, err = newHere(ctx, o)
+	} else {
 		k.child, err = newChild(ctx, o)
 		srv = k.child
-	} else {
-		srv, err = newHere(ctx, o)
 	}
 	if err != nil {
 		return err
@@ -40,8 +40,8 @@ func demo(ctx context.Context, o options, out io.Writer) (err error) {
 	if err := errors.Join(err, srv.stop()); err != nil {
 		return err
 	}
-	if k.done < kills {
-		return fmt.Errorf("the import was over before the server was killed %d times; give it more -rows or a longer -pace", kills)
+	if k.done < k.kills {
+		return fmt.Errorf("the import was over when the server had been killed %d times; give it more -rows or a longer -pace", k.done)
 	}
 	return verify(ctx, o, location, s, out)
 }
@@ -115,7 +115,7 @@ type here struct {
 }
 
 func newHere(ctx context.Context, o options) (*here, error) {
-	s, err := open(o, slog.New(slog.DiscardHandler))
+	s, err := open(o, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/csv"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -60,10 +61,8 @@ func (g *generator) product(number, most int) int {
 			"Variant Price": fmt.Sprintf("%d.%02d", p.Cents/100, p.Cents%100), "Variant Requires Shipping": "true", "Variant Taxable": "true", "Variant Weight Unit": "g"}
 		if i == 0 {
 			p.Title = title
-			for name, value := range map[string]string{"Title": title, "Body (HTML)": about, "Vendor": "Breakwater Supply", "Type": thing, "Tags": strings.ToLower(color) + ", sample", "Published": "true",
-				"Option1 Name": "Size", "Image Src": "https://cdn.example.com/" + handle + ".jpg", "Image Position": "1", "Image Alt Text": title, "Gift Card": "false", "Status": "active"} {
-				r[name] = value
-			}
+			maps.Copy(r, map[string]string{"Title": title, "Body (HTML)": about, "Vendor": "Breakwater Supply", "Type": thing, "Tags": strings.ToLower(color) + ", sample", "Published": "true",
+				"Option1 Name": "Size", "Image Src": "https://cdn.example.com/" + handle + ".jpg", "Image Position": "1", "Image Alt Text": title, "Gift Card": "false", "Status": "active"})
 		}
 		switch {
 		case orphans:

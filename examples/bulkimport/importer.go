@@ -54,8 +54,11 @@ func (im importer) run(ctx context.Context, id string, data []byte, report func(
 	if err != nil {
 		return position{}, queue.Permanent(err) // accept has read it: it can't be
 	}
+	if err := im.begin(ctx, id, f.first); err != nil {
+		return position{}, ended(ctx, err)
+	}
 	for {
-		p, err := im.begin(ctx, id, f.first)
+		p, err := im.position(ctx, id)
 		if err != nil {
 			return p, ended(ctx, err)
 		}

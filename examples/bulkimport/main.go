@@ -48,7 +48,7 @@ type options struct {
 	Addr  string
 	Pace  time.Duration
 	Serve bool
-	Kill  bool
+	Kills int
 }
 
 func main() {
@@ -71,7 +71,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.StringVar(&o.Addr, "addr", "localhost:8080", "where -serve listens")
 	flags.DurationVar(&o.Pace, "pace", 100*time.Millisecond, "what a chunk of 250 rows takes beside the database: a real import calls an API")
 	flags.BoolVar(&o.Serve, "serve", false, "serve until interrupted")
-	flags.BoolVar(&o.Kill, "kill", false, "kill the server in mid-import and start it again, five times")
+	kill := flags.Bool("kill", false, "kill the server in mid-import and start it again, five times")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -80,8 +80,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return fmt.Errorf("there are no arguments but flags, and %q is none", flags.Arg(0))
 	case o.Rows < 1:
 		return fmt.Errorf("-rows is %d; want 1 or more", o.Rows)
-	case o.Serve && o.Kill:
-		return errors.New("-serve and -kill do not go together")
+	case o.Serve && *kill:
+		return errors.New("-serve and -kill do not go together: kill it yourself")
+	case *kill:
+		o.Kills = 5
 	}
 	if o.Serve {
 		if o.DB == "" {

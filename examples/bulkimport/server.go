@@ -55,7 +55,7 @@ func (s *service) open(o options, log *slog.Logger) (err error) {
 	if err := broker.Migrate(context.Background()); err != nil { // makes the file what the queue needs before anything is written
 		return err
 	}
-	if err := s.store.create(context.Background()); err != nil {
+	if err := s.create(context.Background()); err != nil {
 		return err
 	}
 	// A CSV is a fifth of its size when it is packed, and is written and read by every step that moves the job.
@@ -135,9 +135,9 @@ func (s *service) run(ctx context.Context, l net.Listener) error {
 	})
 	err := s.jobs.Run(ctx, s.work, queue.WorkerConfig{
 		Concurrency: 4, // each has a whole file in memory
-		// How long an import stands still after its process was killed: at most twice this. Real apps leave the 30 s that are the default: a
-		// shorter lease is lost by processes that are merely slow. No row is imported twice then either, but it is work for nothing.
-		Lease: time.Second,
+		// How long an import stands still after its process was killed: once this, or twice if nobody was there meanwhile. Real apps leave the 30 s
+		// that are the default: a short lease is lost by a process that is merely slow. No row is imported twice then either, but some are begun twice.
+		Lease: 2 * time.Second,
 		Drain: time.Second, // an import need not come to its end, it has a position
 	})
 	stop()

@@ -39,13 +39,14 @@ type position struct {
 	Imported, Bad int
 }
 
-// begin gives an import's position, which is first if it has none yet.
-func (s store) begin(ctx context.Context, id string, first place) (position, error) {
-	if _, err := s.db.ExecContext(ctx, "INSERT INTO imports (id, at, line) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", id, first.At, first.Line); err != nil {
-		return position{}, err
-	}
-	var p position
-	err := s.db.QueryRowContext(ctx, "SELECT at, line, imported, bad FROM imports WHERE id = ?", id).Scan(&p.At, &p.Line, &p.Imported, &p.Bad)
+// begin gives an import a position, if it has none.
+func (s store) begin(ctx context.Context, id string, first place) error {
+	_, err := s.db.ExecContext(ctx, "INSERT INTO imports (id, at, line) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", id, first.At, first.Line)
+	return err
+}
+
+func (s store) position(ctx context.Context, id string) (p position, err error) {
+	err = s.db.QueryRowContext(ctx, "SELECT at, line, imported, bad FROM imports WHERE id = ?", id).Scan(&p.At, &p.Line, &p.Imported, &p.Bad)
 	return p, err
 }
 
