@@ -127,7 +127,6 @@ type child struct {
 	worker   int         // its number, if it is a worker
 	expected atomic.Bool // its end is
 	waited   sync.Once
-	end      error
 }
 
 func start(role string, set settings) (*child, error) {
@@ -167,10 +166,7 @@ func (c *child) line() (string, error) {
 }
 
 // wait waits for the child's end. What it has printed and nobody has read by then is lost.
-func (c *child) wait() error {
-	c.waited.Do(func() { c.end = c.cmd.Wait() })
-	return c.end
-}
+func (c *child) wait() { c.waited.Do(func() { _ = c.cmd.Wait() }) }
 
 // kill is SIGKILL: the child has no say in it.
 func (c *child) kill() error {
@@ -178,7 +174,7 @@ func (c *child) kill() error {
 	if err := c.cmd.Process.Kill(); err != nil {
 		return err
 	}
-	_ = c.wait()
+	c.wait()
 	return nil
 }
 
@@ -187,7 +183,7 @@ func (c *child) stop() {
 	c.expected.Store(true)
 	_ = c.stdin.Close()
 	done := make(chan struct{})
-	go func() { _ = c.wait(); close(done) }()
+	go func() { c.wait(); close(done) }()
 	select {
 	case <-done:
 	case <-time.After(5 * time.Second):

@@ -88,9 +88,9 @@ func (c *crew) hire(place int) (err error) {
 // watch tells of a process that ends by itself. It ends with the process.
 func (c *crew) watch(p *child, name string) {
 	go func() {
-		if err := p.wait(); !p.expected.Load() {
+		if p.wait(); !p.expected.Load() {
 			select {
-			case c.trouble <- fmt.Errorf("%s has ended by itself: %w", name, err):
+			case c.trouble <- fmt.Errorf("%s has ended by itself: %v", name, p.cmd.ProcessState):
 			default:
 			}
 		}
