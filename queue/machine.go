@@ -281,6 +281,9 @@ func (q *machine) schedule(s *stored, due tick) {
 	q.seq++
 	s.seq = q.seq
 	heap.Push(&q.later, s)
+	if q.later[0] == s { // a worker that sleeps must know when to look
+		q.call()
+	}
 }
 
 // append puts a job at the tail of its lane.
@@ -344,7 +347,13 @@ func (q *machine) seats(g *group) {
 
 // wake tells those who wait that there may be something to claim.
 func (q *machine) wake() {
-	if q.waiters && q.claimable() {
+	if q.claimable() {
+		q.call()
+	}
+}
+
+func (q *machine) call() {
+	if q.waiters {
 		q.waiters = false
 		close(q.woken)
 		q.woken = make(chan struct{})

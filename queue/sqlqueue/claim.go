@@ -186,7 +186,6 @@ func (s *step) lease(q *queueRow, call queue.Call, c *queue.Claimed) (took, died
 	if _, err := s.exec(jobLease, s.now+micros(call.Lease), s.next(), j.token, micros(call.Lease), s.next(), j.n); err != nil {
 		return false, false, err
 	}
-	s.changed = true
 	if j.tracked {
 		if _, err := s.exec(statusRun, q.id, j.id); err != nil {
 			return false, false, err
@@ -335,7 +334,6 @@ func (s *step) enter(q *queueRow, g *groupRow, j *jobRow) error {
 	if err := s.tail(q, j); err != nil {
 		return err
 	}
-	s.changed = true
 	if _, err := s.exec(jobEnter, j.lane, j.state, j.place, j.ord, j.n); err != nil {
 		return err
 	}
@@ -435,7 +433,6 @@ func (s *step) ended(j *jobRow, state queue.State, reason string, result []byte)
 }
 
 func (s *step) progress(q *queueRow, j *jobRow, p queue.Progress) error {
-	s.changed = true
 	percent := min(p.Percent, 100)
 	_, err := s.exec(statusProgress, percent, text.Cut(p.Note, maxNoteLen), q.id, j.id, percent)
 	return err
@@ -472,7 +469,6 @@ func (s *step) takeUp(q *queueRow, c *queue.Claimed) (next dues, err error) {
 	}
 	for _, j := range ended {
 		if j.at > q.awayFrom && j.at <= q.awayTo && !j.spared {
-			s.changed = true
 			if _, err := s.exec(jobExtend, s.now+j.lease, j.lease, true, j.n); err != nil {
 				return next, err
 			}
@@ -505,7 +501,6 @@ func (s *step) dueNow(q *queueRow, at dues) ([]due, error) {
 				if j.state == scheduled {
 					return s.enter(q, g, j)
 				}
-				s.changed = true
 				if _, err := s.exec(jobReady, s.next(), j.n); err != nil {
 					return err
 				}
@@ -584,7 +579,6 @@ func (s *step) extend(q *queueRow, beat queue.Heartbeat) (e queue.Extended, err 
 			e.Lost = append(e.Lost, t)
 			continue
 		}
-		s.changed = true
 		if _, err := s.exec(jobExtend, s.now+micros(beat.Lease), micros(beat.Lease), false, j.n); err != nil {
 			return e, err
 		}

@@ -150,19 +150,13 @@ func (b *Broker) attempt(ops []*op) error {
 }
 
 // commit is one transaction.
-func (b *Broker) commit(ops []*op) (err error) {
-	conn, err := b.connect()
+func (b *Broker) commit(ops []*op) error {
+	conn, tx, s, err := b.enter(context.Background()) // the transaction is not one caller's
 	if err != nil {
 		return err
 	}
 	bad := false
 	defer func() { giveBack(conn, bad) }()
-	ctx := context.Background() // the transaction is not one caller's
-	tx, err := conn.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	s := newStep(ctx, b, tx)
 	if err := s.run(ops); err != nil {
 		e := tx.Rollback()
 		bad = e != nil
@@ -193,9 +187,6 @@ func (b *Broker) commit(ops []*op) (err error) {
 }
 
 func (s *step) run(ops []*op) error {
-	if err := s.begin(); err != nil {
-		return err
-	}
 	s.recall()
 	for _, o := range ops {
 		q, err := s.queue(o.queue)
@@ -212,21 +203,53 @@ func (s *step) run(ops []*op) error {
 	return s.end()
 }
 
-// connect takes a connection and sees to it that it does what Config says.
-func (b *Broker) connect() (*sql.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), b.cfg.BusyTimeout)
+// enter takes a connection, sees to it that it does what Config says, and begins a transaction that has the file to itself. It looks for
+// the file every millisecond: SQLite's own way of waiting, up to 100 ms at a time, would miss the moments in which another
+// process makes room.
+func (b *Broker) enter(ctx context.Context) (conn *sql.Conn, tx *sql.Tx, s *step, err error) {
+	begun := time.Now()
+	within, cancel := context.WithTimeout(ctx, b.cfg.BusyTimeout)
 	defer cancel()
-	conn, err := b.db.Conn(ctx)
-	if err != nil {
-		if ctx.Err() != nil {
+	if conn, err = b.db.Conn(within); err != nil {
+		if within.Err() != nil {
 			err = fmt.Errorf("%w within %v: all that sql.DB.SetMaxOpenConns allows are in use: %w", errNoConnection, b.cfg.BusyTimeout, err)
 		}
-		return nil, err
+		return nil, nil, nil, err
 	}
-	if _, err := conn.ExecContext(context.Background(), fmt.Sprintf("PRAGMA synchronous = %v; PRAGMA busy_timeout = %d", b.cfg.Synchronous, b.cfg.BusyTimeout/time.Millisecond)); err != nil {
-		return nil, errors.Join(err, conn.Close())
+	if _, err := conn.ExecContext(ctx, fmt.Sprintf("PRAGMA synchronous = %v; PRAGMA busy_timeout = 0", b.cfg.Synchronous)); err != nil {
+		giveBack(conn, true)
+		return nil, nil, nil, err
 	}
-	return conn, nil
+	patient := fmt.Sprintf("PRAGMA busy_timeout = %d", b.cfg.BusyTimeout/time.Millisecond)
+	for {
+		tx, s, err = b.tryBegin(ctx, conn)
+		if err == nil || !isBusy(err) || time.Since(begun) > b.cfg.BusyTimeout || ctx.Err() != nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err != nil {
+		_, e := conn.ExecContext(context.WithoutCancel(ctx), patient)
+		giveBack(conn, e != nil || !isBusy(err))
+		return nil, nil, nil, err
+	}
+	if _, err := tx.ExecContext(ctx, patient); err != nil {
+		giveBack(conn, true)
+		return nil, nil, nil, err
+	}
+	return conn, tx, s, nil
+}
+
+func (b *Broker) tryBegin(ctx context.Context, conn *sql.Conn) (*sql.Tx, *step, error) {
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := newStep(ctx, b, tx)
+	if err := s.begin(); err != nil {
+		return nil, nil, errors.Join(err, tx.Rollback())
+	}
+	return tx, s, nil
 }
 
 // giveBack returns a connection to the pool, or ends one that may still be in a transaction, and hold the file.

@@ -73,7 +73,6 @@ func (s *step) find(id statement, args ...any) (*jobRow, error) {
 }
 
 func (s *step) insert(j *jobRow, record []byte) error {
-	s.changed = true
 	if _, err := s.exec(jobInsert, j.n, j.queue, j.id, j.kind, j.group, j.class, j.key, j.lane, j.ord, j.state, j.place, j.at, j.armed, j.token, j.lease, j.claim,
 		j.relaxed, j.tracked, j.spared, j.cancelled, j.purged, j.done, j.attempts, j.maxAttempts, j.crashes, j.maxCrashes, j.since, j.late,
 		j.dedupe, j.history, j.error); err != nil {
@@ -85,14 +84,12 @@ func (s *step) insert(j *jobRow, record []byte) error {
 
 // save writes all of a job that may change but its lease.
 func (s *step) save(j *jobRow) error {
-	s.changed = true
 	_, err := s.exec(jobSave, j.lane, j.ord, j.state, j.place, j.at, j.armed, j.token, j.spared, j.cancelled, j.purged,
 		j.attempts, j.crashes, j.since, j.late, j.history, j.error, j.n)
 	return err
 }
 
 func (s *step) delete(n int64) error {
-	s.changed = true
 	if _, err := s.exec(jobDelete, n); err != nil {
 		return err
 	}
@@ -255,6 +252,7 @@ func (s *step) put(q *queueRow, job *queue.Job, record []byte, due int64, died s
 	g.dirty = true
 	if due > s.now {
 		j.state, j.at, j.armed = scheduled, due, s.next()
+		s.woken[q.name] = true // a worker that sleeps must know when to look
 		return s.insert(j, record)
 	}
 	if err := s.tail(q, j); err != nil {

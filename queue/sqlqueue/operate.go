@@ -107,7 +107,6 @@ func (s *step) cancel(q *queueRow, id string) (queue.State, error) {
 		return "", fmt.Errorf("sqlqueue: the file is damaged: job %s has a status and is not there", id)
 	}
 	if j.state == leased {
-		s.changed = true
 		_, err := s.exec(jobMark, true, j.purged, j.n)
 		return queue.Processing, err
 	}
@@ -120,7 +119,6 @@ func (s *step) cancel(q *queueRow, id string) (queue.State, error) {
 // remove takes a job out that nobody has: at once if it is scheduled or a head, else it is marked and leaves
 // when it becomes one.
 func (s *step) remove(q *queueRow, j *jobRow) error {
-	s.changed = true
 	if j.state == behind {
 		_, err := s.exec(jobMark, true, j.purged, j.n)
 		return err
@@ -190,7 +188,6 @@ func (s *step) erase(q *queueRow, page *jobRow) error {
 		return err
 	}
 	j.purged = true
-	s.changed = true
 	if err := s.freeKey(j); err != nil {
 		return err
 	}

@@ -157,11 +157,9 @@ func (s *step) end() error {
 		}
 	}
 	for _, forget := range [...]statement{dedupeForget, statusForget} {
-		n, err := s.exec(forget, s.now, forgetful+s.made)
-		if err != nil {
+		if _, err := s.exec(forget, s.now, forgetful+s.made); err != nil {
 			return err
 		}
-		s.changed = s.changed || n > 0
 	}
 	return s.stamp()
 }
@@ -190,7 +188,11 @@ func (s *step) exec(id statement, args ...any) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return r.RowsAffected()
+	n, err := r.RowsAffected()
+	if n > 0 && id != queueSave && id != stepEnd { // those alone are not worth a write to the disk
+		s.changed = true
+	}
+	return n, err
 }
 
 func (s *step) row(id statement, args ...any) *sql.Row {
@@ -237,7 +239,6 @@ func (s *step) queue(name string) (*queueRow, error) {
 	err := read()
 	if errors.Is(err, sql.ErrNoRows) {
 		if _, err = s.exec(queueMake, name); err == nil {
-			s.changed = true
 			err = read()
 		}
 	}
@@ -272,7 +273,7 @@ func (s *step) flush(q *queueRow) error {
 		if !g.dirty {
 			continue
 		}
-		s.changed, g.dirty = true, false
+		g.dirty = false
 		if g.jobs == 0 && g.parked == 0 && g.limits == (queue.Limits{}) {
 			if g.stored {
 				if _, err := s.exec(groupDelete, q.id, g.name); err != nil {

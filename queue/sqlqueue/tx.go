@@ -127,7 +127,6 @@ func (s *step) takeIn(q *queueRow) error {
 		if _, err = s.exec(intakeDelete, q.id, rows[len(rows)-1].seq); err != nil {
 			return err
 		}
-		s.changed = true
 	}
 	return nil
 }
@@ -175,15 +174,11 @@ func (b *Broker) inTx(ctx context.Context, c queue.Completion, handle func(ctx c
 		<-b.handlers
 	})
 	defer release()
-	conn, err := b.connect()
+	conn, tx, s, err := b.enter(ctx)
 	if err != nil {
 		return wrap(c.Queue, putOff(err))
 	}
 	defer context.AfterFunc(ctx, release)()
-	tx, err := conn.BeginTx(ctx, nil)
-	if err != nil {
-		return wrap(c.Queue, errors.Join(putOff(err), conn.Close()))
-	}
 	ended := false
 	defer func() { // also when handle panics
 		if !ended {
@@ -191,10 +186,9 @@ func (b *Broker) inTx(ctx context.Context, c queue.Completion, handle func(ctx c
 			giveBack(conn, err != nil && !errors.Is(err, sql.ErrTxDone))
 		}
 	}()
-	s := newStep(ctx, b, tx)
 	q, job, err := s.complete(c)
 	if err != nil {
-		return wrap(c.Queue, putOff(err))
+		return wrap(c.Queue, err)
 	}
 	if err := handle(WithTx(ctx, tx), tx); err != nil {
 		return err
@@ -226,9 +220,6 @@ func putOff(err error) error {
 
 // complete marks a job as done, if it is still its worker's. That it is, holds until the transaction ends: it has the lock.
 func (s *step) complete(c queue.Completion) (*queueRow, *jobRow, error) {
-	if err := s.begin(); err != nil {
-		return nil, nil, err
-	}
 	q, err := s.queue(c.Queue)
 	if err != nil {
 		return nil, nil, err
