@@ -114,7 +114,7 @@ func (f *file) read() (row, bool) {
 			next = len(f.data)
 		}
 	}
-	f.seek(place{next, r.line + 1})
+	f.seek(place{next, f.Line + bytes.Count(f.data[f.At:next], []byte("\n"))})
 	return r, true
 }
 

@@ -65,7 +65,7 @@ func TestPrices(t *testing.T) {
 func FuzzFile(f *testing.F) {
 	s := generate(60, 1)
 	f.Add(s.csv[bytes.IndexByte(s.csv, '\n')+1:])
-	for _, text := range []string{"a,\"b,c,1,\na,b,c,1,\na,b,c,1,", "\"\n\"\"\n\"\"\"\n", "\r\n\r\r\n,,,,\r", "a,\"b\nb\"b,c,1,\na,b,c,1,\n", "\"\",\"\n\",\"\n"} {
+	for _, text := range []string{"a,\"b,c,1,\na,b,c,1,\na,b,c,1,", "\"\n\"\"\n\"\"\"\n", "\r\n\r\r\n,,,,\r", "a,\"b\nb\"b,c,1,\na,b,c,1,\n", "\"\",\"\n\",\"\n", "\"0"} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {

@@ -29,7 +29,7 @@ func accept(r *http.Request) (jobhttp.Submission, error) {
 		return jobhttp.Submission{}, err
 	}
 	if problem := look(body); problem != "" {
-		return jobhttp.Submission{}, &jobhttp.Error{Status: http.StatusUnprocessableEntity, Title: "Not a product CSV", Detail: problem}
+		return jobhttp.Submission{}, &jobhttp.Error{Status: http.StatusUnprocessableEntity, Detail: problem}
 	}
 	return jobhttp.Submission{Job: queue.Job{
 		Kind:      kind,
