@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"context"
 	"database/sql"
 	"path/filepath"
 	"testing"
@@ -32,14 +33,20 @@ func open(t testing.TB, file string) *sql.DB {
 func newTimed(t testing.TB) brokertest.Engine {
 	t.Helper()
 	db := open(t, filepath.Join(t.TempDir(), "queue.db"))
-	return timed{sqlqueue.New(db, sqlqueue.Config{Synchronous: sqlqueue.Off, NoReserve: true}), t, db}
+	e := timed{sqlqueue.New(db, sqlqueue.Config{Synchronous: sqlqueue.Off, NoReserve: true}), t, db}
+	require.NoError(t, e.Migrate(t.Context()))
+	t.Cleanup(func() { // whatever was done, the rows are as they should be
+		broken, err := walk(context.Background(), db)
+		require.NoError(t, err)
+		require.Empty(t, broken)
+	})
+	return e
 }
 
 // sleep puts the engine's clock forward.
 func sleep(e brokertest.Engine, d time.Duration) {
 	to := e.(timed) //nolint:forcetypeassert // newTimed's
 	ctx := to.t.Context()
-	require.NoError(to.t, to.Migrate(ctx))
 	_, err := to.db.ExecContext(ctx, "UPDATE breakwater_space SET ahead = ahead + ?", d.Microseconds())
 	require.NoError(to.t, err)
 }
