@@ -36,7 +36,7 @@ func newTimed(t testing.TB) brokertest.Engine {
 	e := timed{sqlqueue.New(db, sqlqueue.Config{Synchronous: sqlqueue.Off, NoReserve: true}), t, db}
 	require.NoError(t, e.Migrate(t.Context()))
 	t.Cleanup(func() { // whatever was done, the rows are as they should be
-		broken, err := walk(context.Background(), db)
+		broken, err := walk(context.WithoutCancel(t.Context()), db) // which has ended by then
 		require.NoError(t, err)
 		require.Empty(t, broken)
 	})

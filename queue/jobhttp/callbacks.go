@@ -75,6 +75,9 @@ type CallbackConfig struct {
 // is done, so that it can be told long after the job's status is gone. If the status is gone before it was seen (StatusFor is too
 // short, the job was purged), nobody is called, and the log says so. A job that is replayed after its end is not told of again.
 //
+// What is to be told is in the callback's payload, result included. A Purge by group or by [CallbackKind] erases it; one by the job's key does not, for a
+// callback has none.
+//
 // A process that serves HTTP needs it in its [Config], one that runs workers needs its Handle; a queue that no worker with
 // Handle runs keeps callbacks for 24 h and then as dead letters, as it does with every kind.
 //

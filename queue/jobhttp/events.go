@@ -24,7 +24,7 @@ const (
 // Events streams a job's status as Server-Sent Events: "status" events with what Status answers, one at once and one after
 // each change, then one "end" event with the final status, and the end of the stream. A client that comes again with the Last-Event-ID
 // that it has is not told the same once more; 204 tells an EventSource that has seen the end to stay away. A stream
-// ends without an "end" event after an hour, when the client reads nothing for 10 s, when the job's status is no longer kept, and by
+// ends without an "end" event after an hour, when a write to the client stands for 10 s (one that reads nothing gets that far only when the buffers in between are full), when the job's status is no longer kept, and by
 // [Handler.EndStreams]. 404 and 410 are as for Status; 503 is for more streams than Config.MaxStreams; 501 for a ResponseWriter
 // that can't flush, because a middleware hides that it can.
 func (h *Handler) Events(w http.ResponseWriter, r *http.Request) {

@@ -103,7 +103,7 @@ func (q *query) and(wanted bool, condition string, args ...any) {
 }
 
 func list(ctx context.Context, b *Broker, q *query) ([]*jobRow, [][]byte, error) {
-	rows, err := b.reader(ctx).QueryContext(ctx, "SELECT "+jobColumns+", (SELECT record FROM breakwater_records r WHERE r.n = j.n) FROM breakwater_jobs j WHERE "+q.text.String(), q.args...) //nolint:gosec // of constants; values are arguments
+	rows, err := b.reader(ctx).QueryContext(ctx, "SELECT "+jobColumns+", (SELECT record FROM breakwater_records r WHERE r.n = j.n) FROM breakwater_jobs j WHERE "+q.text.String(), q.args...)
 	if err != nil {
 		return nil, nil, err
 	}

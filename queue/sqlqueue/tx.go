@@ -19,7 +19,8 @@ type txKey struct{}
 
 // WithTx makes what is enqueued with the context part of a transaction: the jobs are there when tx is committed, and never if
 // it is not. tx is one of the Broker's database, whose tables have been made (see [Broker.Migrate]), and decides how durable its commit
-// is. The jobs enter their lanes when the queue is next looked at, in the order of the commits.
+// is. The jobs enter their lanes when the queue is next looked at, in the order of the commits. queue.Hooks are told at once, before anybody knows
+// whether tx will be committed. With the context, reading sees what tx has written; what would have to wait for tx fails.
 //
 //	ctx = sqlqueue.WithTx(ctx, tx)
 //	_, err = jobs.Enqueue(ctx, queue.Job{Kind: "ship", Payload: order})
