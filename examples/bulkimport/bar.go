@@ -30,7 +30,7 @@ func (b *bar) show(st status) {
 	switch {
 	case text == b.last:
 	case b.terminal:
-		const width = 40
+		const width = 24 // with the rest it fits into 80 columns
 		full := st.Progress * width / 100
 		fmt.Fprintf(b.out, "\r\x1b[K[%s%s] %s", strings.Repeat("#", full), strings.Repeat(".", width-full), text)
 	case st.Progress/10 > b.tenth:

@@ -80,9 +80,9 @@ func (im importer) run(ctx context.Context, id string, data []byte, report func(
 	}
 }
 
-// call stands for what takes long in a real import: the calls to an API. They are made before the chunk's transaction, because SQLite has one
-// writer, and the heartbeat that keeps this job is one. A chunk that was not saved is called for again, so that each call needs
-// a key, of the import and the line, by which the API knows it.
+// call stands for what takes long in a real import: the calls to an API. They are made outside of the chunk's transaction, because SQLite has one
+// writer, and the heartbeat that keeps this job is one: it needs such pauses to get its turn. A chunk that was not saved is called for again, so
+// each call needs a key, of the import and the line, by which the API knows it.
 func (im importer) call(ctx context.Context) error {
 	select {
 	case <-time.After(im.pace):

@@ -58,7 +58,7 @@ func (s *service) open(o options, log *slog.Logger) (err error) {
 	if err := s.create(context.Background()); err != nil {
 		return err
 	}
-	// A CSV is a fifth of its size when it is packed, and is written and read by every step that moves the job.
+	// Packed, a CSV has a fraction of its size.
 	s.jobs, err = queue.New(broker, queue.Config{Codecs: []queue.Codec{queue.Deflate()}, Logger: log})
 	if err != nil {
 		return err
