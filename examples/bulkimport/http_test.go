@@ -118,9 +118,11 @@ func TestPostedAgain(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, first, again)
 	r.imported(st.JobID, s)
-	other, err := r.post(t.Context(), s.csv, "l")
-	require.NoError(t, err)
-	require.NotEqual(t, first, other)
+	for key, other := range map[string][]byte{"k": generate(300, 5).csv, "l": s.csv, "": s.csv} {
+		location, err := r.post(t.Context(), other, key)
+		require.NoError(t, err)
+		require.NotEqual(t, first, location, "another file, or another key, is another import")
+	}
 }
 
 // A cancelled import says how far it came, has imported that, and nothing more.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"mime"
@@ -31,13 +32,17 @@ func accept(r *http.Request) (jobhttp.Submission, error) {
 	if problem := look(body); problem != "" {
 		return jobhttp.Submission{}, &jobhttp.Error{Status: http.StatusUnprocessableEntity, Detail: problem}
 	}
+	key := r.Header.Get("Idempotency-Key")
+	if key != "" { // sent again it is the same import; with another file it is another one, and not that file lost
+		key = fmt.Sprintf("%s %x", key, sha256.Sum256(body))
+	}
 	return jobhttp.Submission{Job: queue.Job{
 		Kind:      kind,
 		Payload:   body, // the file is stored with the job, in the same step, or there is no 202
 		Group:     shop,
-		Class:     queue.Bulk,                      // never in the way of the shop's live orders
-		Key:       "products",                      // a shop's imports run one after the other, in the order of their uploads
-		DedupeKey: r.Header.Get("Idempotency-Key"), // sent again, it is the same import
+		Class:     queue.Bulk, // never in the way of the shop's live orders
+		Key:       "products", // a shop's imports run one after the other, in the order of their uploads
+		DedupeKey: key,
 
 		// A process that is killed in mid-import has crashed this job, also if it is a deploy that kills it. There is nothing in a CSV that
 		// could be what kills it: let it go on.
