@@ -13,5 +13,8 @@
 // whose effect in the same database, whose completion and whose new jobs are one transaction, so that the effect is neither lost
 // nor doubled, whatever dies when.
 //
+// Transactions of your own on the file need a busy_timeout, and begin best with their write: SQLite fails one that reads first and writes later when
+// somebody else has written in between (in modernc.org/sqlite: "file:jobs.db?_txlock=immediate&_pragma=busy_timeout(5000)").
+//
 // SQLite has one writer at a time, and the file must be on a local disk. For more than one machine use another engine.
 package sqlqueue
