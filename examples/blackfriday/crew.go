@@ -152,11 +152,11 @@ func (c *crew) killServers(ctx context.Context) error {
 	return nil
 }
 
-// killWorkers kills one worker after the other. Each lives for about 40 s of the storm's time, and a job takes 6 s at most, when the systems are
+// killWorkers kills one worker after the other. Each lives for about 50 s of the storm's time, and a job takes 6 s at most, when the systems are
 // slow, so that it meets few deaths: fewer than the five that would make it a dead letter.
 func (c *crew) killWorkers(ctx context.Context) error {
 	rng := rand.New(rand.NewPCG(c.set.Seed, 1))
-	for turn := 0; c.pause(ctx, 4+8*rng.Float64(), 300*time.Millisecond); turn++ {
+	for turn := 0; c.pause(ctx, 6+12*rng.Float64(), 300*time.Millisecond); turn++ {
 		place := turn % workers
 		c.systems.kills(c.hands[place].worker)
 		if err := c.hands[place].kill(); err != nil {
