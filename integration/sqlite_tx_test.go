@@ -66,7 +66,7 @@ func (s *shop) drain(t testing.TB, mux *queue.Mux) {
 	require.Eventually(t, func() bool {
 		st, err := s.jobs.Stats(ctx)
 		return assert.NoError(t, err) && st.Jobs+st.Scheduled == 0
-	}, 30*time.Second, 5*time.Millisecond, "%+v", left{s})
+	}, 2*time.Minute, 5*time.Millisecond, "%+v", left{s})
 	stop()
 	require.NoError(t, <-done)
 }
