@@ -94,6 +94,7 @@ func sqliteLoad(args []string) error {
 					return
 				}
 				_, _ = os.Stdout.WriteString("acknowledged " + r[0].ID + " " + kind + "\n") // at once: no buffer that dies with the process
+				time.Sleep(5 * time.Millisecond) // so that what is left in the end is worked off in reasonable time
 			}
 		})
 	}
@@ -143,7 +144,7 @@ func TestNothingIsLostOrDoubledWhenProcessesAreKilled(t *testing.T) {
 	require.Eventually(t, func() bool {
 		s, err := q.Stats(ctx)
 		return assert.NoError(t, err) && s.Jobs+s.Scheduled == 0
-	}, time.Minute, 50*time.Millisecond)
+	}, 3*time.Minute, 50*time.Millisecond)
 	stop()
 	require.NoError(t, <-ran)
 
