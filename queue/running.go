@@ -284,11 +284,12 @@ func (w *worker) outcome(r *running, err error) (s Settlement) {
 	// No longer than the job may live: it then dies of its deadline in time, and its group is not parked for ever.
 	s.After = min(s.After, max(r.job.Deadline-r.age-time.Since(r.begun), 0)+time.Second)
 	attrs := append(jobAttrs(r.job), slog.Duration("again_in", s.After), slog.Any(logError, err))
-	if errors.Is(context.Cause(r), ErrCancelled) { // it ends as cancelled, whatever its handler says
+	switch {
+	case errors.Is(context.Cause(r), ErrCancelled): // it ends as cancelled, whatever its handler says
 		w.q.log.LogAttrs(r, slog.LevelInfo, "queue: job cancelled", attrs...)
-	} else if s.Action == Snooze { // nothing went wrong: it is told to wait, perhaps many times
+	case s.Action == Snooze: // nothing went wrong: it is told to wait, perhaps many times
 		w.q.log.LogAttrs(r, slog.LevelDebug, "queue: job put off", attrs...)
-	} else {
+	default:
 		w.q.log.LogAttrs(r, slog.LevelWarn, "queue: job failed", attrs...)
 	}
 	return s
