@@ -33,6 +33,7 @@ func laneNames(n, groups int) []laneName {
 // load sends jobs through a Queue and a worker, both at default settings, and keeps account of them.
 type load struct {
 	q         *queue.Queue
+	worker    *queue.Queue // over the same jobs
 	mux       *queue.Mux
 	producers int
 	batch     int // jobs of an Enqueue
@@ -46,20 +47,32 @@ type load struct {
 }
 
 func newLoad(engine queue.Broker, lanes []laneName, producers, batch int) (*load, error) {
+	l := makeLoad(lanes, producers, batch)
+	err := l.over(engine)
+	return l, err
+}
+
+// makeLoad makes one that has no engine yet.
+func makeLoad(lanes []laneName, producers, batch int) *load {
 	l := &load{mux: queue.NewMux(), producers: producers, batch: batch, lanes: lanes, sent: make([]int64, len(lanes)), tally: newTally(len(lanes))}
-	if err := l.over(engine); err != nil {
-		return nil, err
-	}
 	l.mux.Handle(topic, func(_ context.Context, job queue.Job) error {
 		l.tally.take(job.Payload)
 		return nil
 	})
-	return l, nil
+	return l
 }
 
 // over has the load go on over an engine, which must have what is left of it.
-func (l *load) over(engine queue.Broker) (err error) {
-	l.q, err = queue.New(engine, queue.Config{AllowVolatile: true})
+func (l *load) over(engine queue.Broker) error { return l.between(engine, engine) }
+
+// between has it sent to one engine and worked off by another, which both have the same jobs.
+func (l *load) between(sender, worker queue.Broker) (err error) {
+	if l.q, err = queue.New(sender, queue.Config{AllowVolatile: true}); err != nil {
+		return err
+	}
+	if l.worker = l.q; sender != worker {
+		l.worker, err = queue.New(worker, queue.Config{AllowVolatile: true})
+	}
 	return err
 }
 
@@ -134,7 +147,7 @@ func (l *load) work(ctx context.Context, stall time.Duration) error {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)
-	go func() { ended <- l.q.Run(running, l.mux, queue.WorkerConfig{}) }()
+	go func() { ended <- l.worker.Run(running, l.mux, queue.WorkerConfig{}) }()
 	if !l.tally.wait(ctx, l.total, stall) && ctx.Err() == nil {
 		l.err = fmt.Errorf("no job ran for %v", stall)
 	}

@@ -51,6 +51,7 @@ func openFile(path string) (*file, error) {
 type fileSizes struct {
 	rounds  int
 	jobs    int           // of a round of throughput, a multiple of batchJobs*batchJobs
+	first   int           // of one that is not measured, the same
 	alone   int           // jobs of a round of one caller or of one row a transaction, a multiple of batchJobs
 	syncs   time.Duration // how long a round asks the disk
 	noDisk  float64       // so many syncs a second mean that there is none
@@ -80,7 +81,7 @@ func benchSQLite(ctx context.Context, rep *report, dir string, rounds, most int)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	b := &fileBench{rep: rep, dir: dir, open: openFile, sizes: fileSizes{
-		rounds: rounds, jobs: 1 << 14, alone: 1 << 10, syncs: time.Second / 2, noDisk: noDisk, rate: 200, trickle: 600, turn: 1 << 10,
+		rounds: rounds, jobs: 1 << 14, first: 1 << 12, alone: 1 << 10, syncs: time.Second / 2, noDisk: noDisk, rate: 200, trickle: 600, turn: 1 << 10,
 		refills: 10, fill: 1 << 12, stall: 10 * time.Second,
 	}}
 	for n := smallest; n <= most; n *= 10 {
@@ -147,6 +148,9 @@ func (f *file) discard() error {
 func (f *file) space(ctx context.Context) (size, used int64, err error) {
 	for _, suffix := range []string{"", "-wal"} {
 		info, err := os.Stat(f.path + suffix)
+		if errors.Is(err, os.ErrNotExist) { // there is no log yet
+			continue
+		}
 		if err != nil {
 			return 0, 0, err
 		}
@@ -156,26 +160,33 @@ func (f *file) space(ctx context.Context) (size, used int64, err error) {
 	return size, used, err
 }
 
-// stored is a load that goes into a file first and is worked off when all of it is there.
+// stored is a load that one process puts into a file and another works off when all of it is there.
 type stored struct {
 	*load
-	file  *file
+	path  string
 	rates []float64 // jobs enqueued a second, by round
 }
 
-func (b *fileBench) newStored(name string, producers, batch int) (*stored, error) {
-	f, err := b.keep(b.path(name))
-	if err != nil {
-		return nil, err
-	}
-	l, err := newLoad(f, laneNames(1<<14, shops), producers, batch)
-	return &stored{load: l, file: f}, err
+func (b *fileBench) newStored(name string, producers, batch int) *stored {
+	return &stored{load: makeLoad(laneNames(1<<14, shops), producers, batch), path: b.path(name)}
 }
 
-// enqueue sends jobs, and works them off as somebody who opens the file anew.
+// enqueue opens the file and sends jobs. They are worked off by somebody else, who opens it while it is still open: so nothing is
+// there that only its end would have written. No round knows of the one before, since an engine makes room for others when it has met any.
 func (b *fileBench) enqueue(ctx context.Context, s *stored, jobs int) (err error) {
 	if s.err != nil {
 		return nil // which problem tells
+	}
+	f, err := b.open(s.path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.db.Close()) }()
+	if err := s.over(f); err != nil {
+		return err
+	}
+	if err := s.send(ctx, batchJobs, nil)(); err != nil { // they make the tables, the reserve and the statements
+		return err
 	}
 	runtime.GC()
 	start := time.Now()
@@ -184,7 +195,7 @@ func (b *fileBench) enqueue(ctx context.Context, s *stored, jobs int) (err error
 	}
 	s.rates = append(s.rates, float64(jobs)/time.Since(start).Seconds())
 
-	again, err := b.open(s.file.path)
+	again, err := b.open(s.path)
 	if err != nil {
 		return err
 	}
@@ -193,52 +204,77 @@ func (b *fileBench) enqueue(ctx context.Context, s *stored, jobs int) (err error
 	if err != nil {
 		return err
 	}
-	if s.err = checkStats(stats, queue.Stats{Jobs: jobs}); s.err != nil {
+	if s.err = checkStats(stats, queue.Stats{Jobs: batchJobs + jobs}); s.err != nil {
 		return nil
 	}
-	if err := s.over(again); err != nil {
-		return err
+	return errors.Join(s.over(again), s.work(ctx, b.sizes.stall))
+}
+
+// problem says why the figures of a load mean nothing, if they don't. The file is opened anew to see what is left in it.
+func (b *fileBench) problem(ctx context.Context, l *load, path string) (problem, err error) {
+	f, err := b.open(path)
+	if err != nil {
+		return nil, err
 	}
-	return errors.Join(s.work(ctx, b.sizes.stall), s.over(s.file))
+	if err := l.over(f); err != nil {
+		return nil, errors.Join(err, f.db.Close())
+	}
+	return l.problem(ctx), f.db.Close()
+}
+
+// worked is a load that is worked off while it is sent, by the process that sends it or by another: they share nothing but the file.
+func (b *fileBench) worked(ctx context.Context, name string, processes int) (*load, error) {
+	sender, err := b.keep(b.path(name))
+	if err != nil {
+		return nil, err
+	}
+	worker := sender
+	if processes > 1 {
+		if worker, err = b.keep(sender.path); err != nil {
+			return nil, err
+		}
+	}
+	l := makeLoad(laneNames(1<<14, shops), batchJobs, 1)
+	if err := l.between(sender, worker); err != nil {
+		return nil, err
+	}
+	// The first jobs make the tables, the reserve and the statements.
+	err = l.round(ctx, b.sizes.first, b.sizes.stall)
+	l.rates = nil
+	return l, err
 }
 
 // throughput is how many jobs a second go into the file, and through it, beside what the disk and a table allow.
 func (b *fileBench) throughput(ctx context.Context) error {
 	n := &b.sizes
-	var appended, inPlace []float64
 	table, err := newBare(ctx, b.dir, batchJobs)
 	if err != nil {
 		return err
 	}
+	b.opened = append(b.opened, table.db)
 	single, err := newBare(ctx, b.dir, 1)
 	if err != nil {
-		return errors.Join(err, table.db.Close())
+		return err
 	}
-	b.opened = append(b.opened, table.db, single.db)
-	var loads []*stored
-	for _, l := range []struct {
-		name             string
-		producers, batch int
-	}{{"callers", batchJobs, 1}, {"batches", 1, batchJobs}, {"caller", 1, 1}, {"through", batchJobs, 1}} {
-		s, err := b.newStored(l.name, l.producers, l.batch)
-		if err != nil {
-			return err
-		}
-		// The first jobs make the tables and the reserve.
-		if err := b.enqueue(ctx, s, batchJobs); err != nil {
-			return err
-		}
-		s.rates = nil
-		loads = append(loads, s)
+	b.opened = append(b.opened, single.db)
+	callers, batches, caller := b.newStored("callers", batchJobs, 1), b.newStored("batches", 1, batchJobs), b.newStored("caller", 1, 1)
+	one, err := b.worked(ctx, "one", 1)
+	if err != nil {
+		return err
 	}
-	callers, batches, caller, through := loads[0], loads[1], loads[2], loads[3]
+	two, err := b.worked(ctx, "two", 2)
+	if err != nil {
+		return err
+	}
+
+	var appended, inPlace []float64
 	for range n.rounds {
 		a, e1 := syncs(b.dir, 0, n.syncs)
 		p, e2 := syncs(b.dir, overwrites, n.syncs)
 		appended, inPlace = append(appended, a), append(inPlace, p)
 		if err := errors.Join(e1, e2, table.turn(ctx, n.jobs), single.turn(ctx, n.alone),
 			b.enqueue(ctx, callers, n.jobs), b.enqueue(ctx, batches, n.jobs), b.enqueue(ctx, caller, n.alone),
-			through.round(ctx, n.jobs, n.stall)); err != nil {
+			one.round(ctx, n.jobs, n.stall), two.round(ctx, n.jobs, n.stall)); err != nil {
 			return err
 		}
 	}
@@ -248,44 +284,45 @@ func (b *fileBench) throughput(ctx context.Context) error {
 	if disk > n.noDisk {
 		isMemory = fmt.Errorf("%.0f syncs a second: this is no disk; name a directory on one with -dir", disk)
 	}
-	b.add("disk, fsync of 4 KiB, in place vs appended", "1/s", disk, median(appended), want{}, isMemory)
-	problems := make([]error, len(loads))
-	for i, s := range loads {
-		left, err := b.holds(ctx, s.file, queue.Stats{})
+	problems := map[*load]error{}
+	for l, name := range map[*load]string{callers.load: "callers", batches.load: "batches", caller.load: "caller", one: "one", two: "two"} {
+		problem, err := b.problem(ctx, l, b.path(name))
 		if err != nil {
 			return err
 		}
-		problems[i] = errors.Join(isMemory, s.problem(ctx), left)
+		problems[l] = errors.Join(isMemory, problem)
 	}
-	bareProblem := errors.Join(isMemory, table.problem)
-	singleProblem := errors.Join(isMemory, single.problem)
+	bareProblem, singleProblem := errors.Join(isMemory, table.problem), errors.Join(isMemory, single.problem)
 	insert, both, insertOne := median(table.inserts), median(table.both), median(single.inserts)
+	b.add("disk, fsync of 4 KiB, in place vs appended", "1/s", disk, median(appended), want{}, isMemory)
 	b.add("bare INSERT, 64 a commit vs fsync", "row/s", insert, disk, want{}, bareProblem)
 	b.add("bare INSERT and DELETE, 64 a commit vs fsync", "row/s", both, disk, want{}, bareProblem)
 	b.add("bare INSERT, 1 a commit vs fsync", "row/s", insertOne, disk, want{}, singleProblem)
 	b.add("bare INSERT and DELETE, 1 a commit vs fsync", "row/s", median(single.both), disk, want{}, singleProblem)
 
-	b.add("enqueue, 64 callers vs target", "job/s", median(callers.rates), durableRate, want{">=", 1}, problems[0])
-	b.add("enqueue, 64 callers vs bare, 64 a commit", "job/s", median(callers.rates), insert, want{}, errors.Join(problems[0], bareProblem))
-	b.add("enqueue, batches of 64 vs bare, 64 a commit", "job/s", median(batches.rates), insert, want{}, errors.Join(problems[1], bareProblem))
-	b.add("enqueue, 1 caller vs bare, 1 a commit", "job/s", median(caller.rates), insertOne, want{}, errors.Join(problems[2], singleProblem))
-	b.add("end to end, 64 callers vs target", "job/s", median(through.load.rates), workedRate, want{">=", 1}, problems[3])
-	b.add("end to end, 64 callers vs bare, 64 a commit", "job/s", median(through.load.rates), both, want{}, errors.Join(problems[3], bareProblem))
+	rate := median(callers.rates)
+	b.add("enqueue, 64 callers vs target", "job/s", rate, durableRate, want{">=", 1}, problems[callers.load])
+	b.add("enqueue, 64 callers vs bare, 64 a commit", "job/s", rate, insert, want{}, errors.Join(problems[callers.load], bareProblem))
+	b.add("enqueue, batches of 64 vs bare, 64 a commit", "job/s", median(batches.rates), insert, want{}, errors.Join(problems[batches.load], bareProblem))
+	b.add("enqueue, 1 caller vs bare, 1 a commit", "job/s", median(caller.rates), insertOne, want{}, errors.Join(problems[caller.load], singleProblem))
+	rate = median(one.rates)
+	b.add("end to end, 64 callers vs target", "job/s", rate, workedRate, want{">=", 1}, problems[one])
+	b.add("end to end, 64 callers vs bare, 64 a commit", "job/s", rate, both, want{}, errors.Join(problems[one], bareProblem))
+	b.add("end to end, two processes vs one", "job/s", median(two.rates), rate, want{}, errors.Join(problems[two], problems[one]))
 	return nil
 }
 
-// pickUp is how long a job waits for a worker that has nothing else to do, in the sender's process or as if it were in another.
+// pickUp is how long a job waits for a worker that has nothing else to do, in the sender's process or in another.
 func (b *fileBench) pickUp(ctx context.Context) error {
-	here, err := b.keep(b.path("pickup"))
-	if err != nil {
-		return err
+	var files [3]*file
+	for i, name := range []string{"near", "far", "far"} {
+		var err error
+		if files[i], err = b.keep(b.path(name)); err != nil {
+			return err
+		}
 	}
-	there, err := b.keep(here.path)
-	if err != nil {
-		return err
-	}
-	near := &pickUp{sender: here, worker: here, rate: b.sizes.rate}
-	far := &pickUp{sender: there, worker: here, rate: b.sizes.rate}
+	near := &pickUp{sender: files[0], worker: files[0], rate: b.sizes.rate}
+	far := &pickUp{sender: files[1], worker: files[2], rate: b.sizes.rate}
 	for range b.sizes.rounds {
 		for _, p := range []*pickUp{near, far} {
 			if err := p.round(ctx, b.sizes.trickle, b.sizes.stall); err != nil {
@@ -293,11 +330,13 @@ func (b *fileBench) pickUp(ctx context.Context) error {
 			}
 		}
 	}
-	left, err := b.holds(ctx, here, queue.Stats{})
-	if err != nil {
-		return err
+	for i, p := range []*pickUp{near, far} {
+		left, err := b.holds(ctx, files[i], queue.Stats{})
+		if err != nil {
+			return err
+		}
+		p.problem = errors.Join(p.problem, left)
 	}
-	near.problem, far.problem = errors.Join(near.problem, left), errors.Join(far.problem, left)
 	b.add("pick-up p50 vs limit of p99", "ms", median(near.p50), pickUpLimit, want{}, near.problem)
 	b.add("pick-up p99 vs limit", "ms", median(near.p99), pickUpLimit, want{"<=", 1}, near.problem)
 	b.add("pick-up by another process p50 vs its looks", "ms", median(far.p50), remoteLooks, want{}, far.problem)
@@ -307,14 +346,15 @@ func (b *fileBench) pickUp(ctx context.Context) error {
 
 // refill fills and drains a queue again and again: its file must not grow but in the first round.
 func (b *fileBench) refill(ctx context.Context) error {
-	s, err := b.newStored("refill", batchJobs, 1)
-	if err != nil {
-		return err
-	}
+	s := b.newStored("refill", batchJobs, 1)
 	if err := b.enqueue(ctx, s, batchJobs); err != nil {
 		return err
 	}
-	_, empty, err := s.file.space(ctx)
+	f, err := b.keep(s.path)
+	if err != nil {
+		return err
+	}
+	_, empty, err := f.space(ctx)
 	if err != nil {
 		return err
 	}
@@ -325,16 +365,15 @@ func (b *fileBench) refill(ctx context.Context) error {
 			return err
 		}
 		var size int64
-		if size, used, err = s.file.space(ctx); err != nil {
+		if size, used, err = f.space(ctx); err != nil {
 			return err
 		}
 		sizes = append(sizes, size)
 	}
-	left, err := b.holds(ctx, s.file, queue.Stats{})
+	problem, err := b.problem(ctx, s.load, s.path)
 	if err != nil {
 		return err
 	}
-	problem := errors.Join(s.problem(ctx), left)
 	for _, i := range []int{2, len(sizes)} {
 		b.add(fmt.Sprintf("fill and drain %d, file vs the first", i), "KB", kilo(sizes[i-1]), kilo(sizes[0]), want{"<=", flat}, problem)
 	}
