@@ -25,9 +25,10 @@ const (
 	pickUpLimit = 10     // ms within which 99 of 100 jobs of a trickle are picked up
 	remoteLooks = 50     // ms between a worker's looks for what other processes have enqueued
 
-	shops      = 100
-	smallest   = 1000 // jobs that wait, at least
-	otherLanes = 500  // that jobs go through while others wait: two each at the smallest size
+	shops       = 100
+	smallest    = 1000           // jobs that wait, at least
+	otherLanes  = 500            // that jobs go through while others wait: two each at the smallest size
+	deepBacklog = "deep backlog" // the series whose queues are drained in the end
 	// noDisk is how many syncs a second no disk can confirm: what is in memory confirms nothing.
 	noDisk = 200_000
 )
@@ -389,8 +390,11 @@ func (b *fileBench) series(ctx context.Context) error {
 		what string
 		at   func(n int) population
 	}{
-		// All of them ready, and claimed in turn: a job that is enqueued goes behind n others, and the one that waited longest is claimed.
-		{"backlog", func(n int) population { return population{lanes: otherLanes, groups: shops, backlog: n} }},
+		// All of them are there to be claimed in turn: a job that is enqueued goes behind n others, and those that waited longest are claimed. Each
+		// makes its lane and is its last.
+		{"backlog", func(n int) population { return population{lanes: 2 * n, groups: shops, backlog: n} }},
+		// The same, but all lanes are there all the time.
+		{deepBacklog, func(n int) population { return population{lanes: otherLanes, groups: shops, backlog: n} }},
 		// All of them ready but for the park of their groups, each at the head of a lane, while other jobs go past.
 		{"parked", func(n int) population {
 			return population{lanes: otherLanes, groups: shops, backlog: depth * otherLanes, parked: n}
@@ -438,7 +442,13 @@ func (b *fileBench) measure(ctx context.Context, what string, at func(n int) pop
 	for i, n := range points {
 		p := at(n)
 		rest := queue.Stats{Jobs: p.parked, Scheduled: p.scheduled, Parked: min(p.parked, parkedGroups)}
-		if problems[i] = drives[i].finish(ctx, rest); problems[i] != nil {
+		if what != deepBacklog {
+			problems[i] = drives[i].leave(ctx, rest)
+			rest.Jobs += int(drives[i].queued())
+		} else {
+			problems[i] = drives[i].finish(ctx, rest)
+		}
+		if problems[i] != nil {
 			continue
 		}
 		if problems[i], err = b.holds(ctx, files[i], rest); err != nil {
@@ -456,7 +466,7 @@ func (b *fileBench) measure(ctx context.Context, what string, at func(n int) pop
 	}
 	most := points[len(points)-1]
 	b.add(fmt.Sprintf("%s %d, file vs payloads", what, most), "KB", kilo(full), kilo(int64(most)*jobBytes), want{}, problems[len(points)-1])
-	if what == "backlog" {
+	if what == deepBacklog {
 		drained, used, err := last.space(ctx)
 		if err != nil {
 			return err

@@ -18,7 +18,7 @@ import (
 // tinyFile is a run that takes little time and measures nothing.
 var tinyFile = fileSizes{
 	rounds: 1, jobs: 4 * batchJobs, first: batchJobs, alone: batchJobs, syncs: time.Millisecond, noDisk: 1e9, rate: 1000, trickle: 20,
-	turn: batchJobs, points: []int{10, 200}, refills: 2, fill: batchJobs, stall: 10 * time.Second,
+	turn: batchJobs, points: []int{100, 200}, refills: 2, fill: batchJobs, stall: 10 * time.Second,
 }
 
 // faultyFiles opens files whose engine has a fault.
@@ -174,7 +174,7 @@ func TestSQLiteRuns(t *testing.T) {
 		assert.Positive(t, got.Peer, got.Case)
 		assert.InDelta(t, got.Ours/got.Peer, got.Ratio, 1e-9, got.Case)
 	}
-	assert.Equal(t, 5+7+4+3+(2+3)+2*(2+1), rows)
+	assert.Equal(t, 5+7+4+3+(2+3)+3*(2+1), rows)
 	left, err := filepath.Glob(filepath.Join(dir, "backlog-*"))
 	require.NoError(t, err)
 	assert.Empty(t, left)
