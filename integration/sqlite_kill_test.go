@@ -94,7 +94,7 @@ func sqliteLoad(args []string) error {
 					return
 				}
 				_, _ = os.Stdout.WriteString("acknowledged " + r[0].ID + " " + kind + "\n") // at once: no buffer that dies with the process
-				time.Sleep(5 * time.Millisecond) // so that what is left in the end is worked off in reasonable time
+				time.Sleep(5 * time.Millisecond)                                            // so that what is left in the end is worked off in reasonable time
 			}
 		})
 	}
