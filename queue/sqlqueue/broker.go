@@ -89,7 +89,7 @@ type Broker struct {
 	clock    clock
 	writer   chan struct{} // held by whoever has a transaction that writes: the next commit, or a handler's
 	handlers chan struct{} // held by the handler that has or waits for a transaction
-	company  atomic.Int64  // when another process was last met at the file, in Unix nanoseconds
+	company  company
 
 	knowing sync.Mutex
 	known   known

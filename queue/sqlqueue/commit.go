@@ -7,14 +7,20 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"time"
 )
 
 // opsInStep bounds how many calls share a transaction.
 const opsInStep = 256
 
-// companyFor is for how long a process that has met another one at the file makes room for it.
-const companyFor = 10 * time.Second
+const (
+	// companyFor is for how long a process that has met another one at the file makes room for it.
+	companyFor = 10 * time.Second
+	// holdFor is how long such a process goes from one transaction to the next before it leaves the file alone, for roomFor.
+	holdFor = 20 * time.Millisecond
+	roomFor = 2 * time.Millisecond
+)
 
 // op is one call that waits for its transaction.
 type op struct {
@@ -25,11 +31,28 @@ type op struct {
 	begun bool
 }
 
-// yield lets other processes have the file: they look for it from time to time, and one that takes it again at once would keep
+// company is what a process knows of others at its file.
+type company struct {
+	mu  sync.Mutex
+	met time.Time // when another one's step was last seen
+	had time.Time // since when others have had no chance
+}
+
+func (c *company) meet() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.met = time.Now()
+	c.had = c.met
+}
+
+// yield lets other processes have the file: they look for it every millisecond, and one that takes it again at once would keep
 // it from them.
-func (b *Broker) yield() {
-	if time.Since(time.Unix(0, b.company.Load())) < companyFor {
-		time.Sleep(time.Millisecond)
+func (c *company) yield() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.met) < companyFor && time.Since(c.had) >= holdFor {
+		time.Sleep(roomFor)
+		c.had = time.Now()
 	}
 }
 
@@ -82,7 +105,7 @@ func (b *Broker) write() {
 			continue
 		}
 		b.transact(ops)
-		b.yield()
+		b.company.yield()
 		<-b.writer
 	}
 }

@@ -109,7 +109,7 @@ func (s *step) recall() {
 			s.queues = k.queues
 		}
 	case k.step > 0: // others write to the file as well
-		s.b.company.Store(time.Now().UnixNano())
+		s.b.company.meet()
 	}
 	s.b.known = known{step: s.number} // until the step has held
 }

@@ -202,7 +202,7 @@ func (b *Broker) inTx(ctx context.Context, c queue.Completion, handle func(ctx c
 	}
 	ended = true
 	giveBack(conn, err != nil)
-	b.yield()
+	b.company.yield()
 	return wrap(c.Queue, err)
 }
 
