@@ -25,7 +25,8 @@ type Broker interface {
 
 	// Claim settles jobs and then leases up to call.Max others, in one step. It keeps nothing of the call's memory, and the
 	// caller changes nothing of the answer's. A call with the process
-	// and number of that process's last one gets the same answer and changes nothing, for ten minutes. One with a lower number was
+	// and number of that process's last one gets the same answer and changes nothing, for ten minutes; leases that were lost meanwhile, and
+	// dead letters that are gone, may be missing from it. One with a lower number was
 	// given up by its process before a later one: it changes nothing, and all its tokens are Lost.
 	Claim(ctx context.Context, queue string, call Call) (Claimed, error)
 

@@ -6,6 +6,7 @@ root=$PWD
 . internal/house/need.sh
 
 need cc "gcc libc6-dev" "" "race detector"
+need redis-server redis-server redis "Redis"
 
 race=()
 export CGO_ENABLED=0

@@ -1,0 +1,438 @@
+-- ARGV: queue, process, number, the same in base 36, 1 for a repetition, lease in µs, jobs at most, every which turn is bulk's;
+-- how many tokens the process holds, they; how many settlements, each: token, action, after in µs, 1 to park, error,
+-- its beginning for the history, percent or nothing, note, result or nothing (1 and it), how many jobs follow, each: queue, job.
+call('DEL', KEYS[1]) -- a full Redis lets a script that has begun with this go on
+local q = open(ARGV[1])
+local process, number, again = ARGV[2], tonumber(ARGV[3]), ARGV[5] == '1'
+local lease, max, every = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local prefix = process .. '.' .. ARGV[4] .. '.'
+local out = {lost = {}, died = {}, enq = {}, jobs = {}}
+
+local ACK, RETRY, SNOOZE, KILL, RELEASE = 1, 2, 3, 4, 5
+
+-- settle ends a lease. s is where the settlement stands in ARGV; nil gives the lane back.
+local function settle(lane, t, s)
+	local g = split(lane)
+	local key = q.k .. 'l:' .. lane
+	local action, after = RELEASE, 0
+	if s then
+		action, after = tonumber(ARGV[s + 1]), tonumber(ARGV[s + 2])
+		if ARGV[s + 6] ~= '' then
+			progress(q, t, ARGV[s + 6], ARGV[s + 7])
+		end
+	end
+	local mark = marked(q, lane)
+	unlease(q, lane, g)
+	if mark and action ~= ACK then
+		local i = info(call('LINDEX', key, 0))
+		call('HDEL', q.k .. 'gone', i.id)
+		q.gone = q.gone - 1
+		finish(q, i, 'cancelled', '')
+		pop(q, lane)
+	elseif action == ACK then
+		if mark then
+			call('HDEL', q.k .. 'gone', id_of(call('LINDEX', key, 0)))
+			q.gone = q.gone - 1
+		end
+		if t.id then
+			local result = ARGV[s + 8]
+			finish(q, info(call('LINDEX', key, 0)), 'succeeded', '', string.sub(result, 2))
+		end
+		pop(q, lane)
+		local f = s + 10
+		for _ = 1, tonumber(ARGV[s + 9]) do
+			local to = open(ARGV[f])
+			local id, dup = accept(to, f + 1)
+			out.enq[#out.enq + 1] = {id, dup and 1 or 0}
+			f = f + 1 + ACCEPT
+		end
+	elseif action == RELEASE then
+		if t.id then
+			note(q, t.id, 'run', 0)
+		end
+		ready_head(q, lane, t.claim)
+	else
+		local e = call('LINDEX', key, 0)
+		local i = info(e)
+		local err = ARGV[s + 4]
+		if action == RETRY then
+			i.attempts = i.attempts + 1
+			e = rewrite(q, e, i, ARGV[s + 5])
+			if i.tracked then
+				note(q, i.id, 'e', err)
+			end
+			if i.attempts >= i.max then
+				pop(q, lane)
+				die(q, e, i, err, out)
+			elseif late(q, e) then
+				pop(q, lane)
+				die(q, e, i, 'deadline: ' .. err, out)
+			elseif i.relaxed then
+				pop(q, lane)
+				if after > 0 then
+					schedule(q, e, i, q.now + after)
+				else
+					moved(q, i, lane)
+					append(q, lane, e)
+				end
+			else
+				call('LSET', key, 0, e)
+				moved(q, i, lane)
+				wait(q, lane, after)
+			end
+		elseif action == SNOOZE then
+			if late(q, e) then
+				pop(q, lane)
+				die(q, e, i, err == '' and 'deadline' or 'deadline: ' .. err, out)
+			else
+				moved(q, i, lane)
+				wait(q, lane, after)
+			end
+		elseif action == KILL then
+			e = rewrite(q, e, i, ARGV[s + 5])
+			pop(q, lane)
+			die(q, e, i, err, out)
+		else
+			error('no action ' .. tostring(action))
+		end
+	end
+	if q.limits > 0 then
+		sit(q, g)
+	end
+	if s and ARGV[s + 3] == '1' then
+		park(q, g, after)
+	end
+end
+
+-- crashed takes a lane over whose worker let the lease end.
+local function crashed(lane, t)
+	local g = split(lane)
+	local key = q.k .. 'l:' .. lane
+	local mark = marked(q, lane)
+	unlease(q, lane, g)
+	local e = call('LINDEX', key, 0)
+	local i = info(e)
+	if mark then
+		call('HDEL', q.k .. 'gone', i.id)
+		q.gone = q.gone - 1
+		finish(q, i, 'cancelled', '')
+		pop(q, lane)
+	elseif i.opaque then
+		ready_tail(q, lane)
+	else
+		i.crashes = i.crashes + 1
+		e = rewrite(q, e, i, 'the lease ended without a word of its worker')
+		if i.crashes >= i.maxcrashes then
+			pop(q, lane)
+			die(q, e, i, string.format('crashed its worker %d times', i.crashes), out)
+		else
+			call('LSET', key, 0, e)
+			moved(q, i, lane)
+			ready_tail(q, lane)
+		end
+	end
+	if q.limits > 0 then
+		sit(q, g)
+	end
+end
+
+-- take_up makes what is due ready, oldest first, and what its worker has lost.
+local function take_up()
+	local due = call('ZRANGEBYSCORE', q.k .. 'due', '-inf', q.now, 'LIMIT', 0, TAKEUP)
+	if #due > 0 then
+		for _, m in ipairs(due) do
+			local what, name = string.sub(m, 1, 1), string.sub(m, 2)
+			if what == 'p' then
+				unpark(q, name)
+			else
+				call('ZREM', q.k .. 'due', m)
+				if what == 'l' then
+					ready_tail(q, name)
+				else
+					local e = call('HGET', q.k .. 'sched', name)
+					call('HDEL', q.k .. 'sched', name)
+					local i = info(e)
+					local lane = lane_of(i)
+					moved(q, i, lane)
+					append(q, lane, e)
+				end
+			end
+		end
+	end
+	flush_leases(q)
+	local ended = call('ZRANGEBYSCORE', q.k .. 'lease', '-inf', q.now, 'WITHSCORES', 'LIMIT', 0, TAKEUP)
+	for n = 1, #ended, 2 do
+		local lane, ends = ended[n], tonumber(ended[n + 1])
+		local t = holder(q, lane)
+		if ends > q.from and ends <= q.to and t.spared == 0 then
+			t.spared = 1
+			keep(q, lane, t)
+			call('ZADD', q.k .. 'lease', at(q, t.lease), lane)
+		else
+			crashed(lane, t)
+		end
+	end
+	flush_leases(q)
+end
+
+-- A class's ring as far as it has been read: groups from its head, and those that have had their turn since.
+local rings = {}
+
+local function flush_ring(r)
+	local list = {}
+	for g, turn in pairs(r.moved) do
+		list[#list + 1] = turn
+		list[#list + 1] = g
+	end
+	if #list > 0 then
+		many('ZADD', q.k .. 'ring:' .. r.c, list)
+		r.moved = {}
+	end
+end
+
+local function ring_of(c)
+	local r = rings[c]
+	if not r then
+		r = {c = c, list = {}, at = 1, moved = {}}
+		rings[c] = r
+	end
+	if r.at > #r.list and not r.whole then
+		flush_adds(q)
+		flush_ring(r)
+		local want = max + 8
+		r.list = call('ZRANGE', q.k .. 'ring:' .. c, 0, want - 1)
+		r.at = 1
+		r.whole = #r.list < want
+	end
+	return r
+end
+
+local function to_tail(r, g)
+	r.moved[g] = seq(q)
+	r.at = r.at + 1
+	if r.whole then
+		r.list[#r.list + 1] = g
+	end
+end
+
+local function flush_rings()
+	for _, r in pairs(rings) do
+		flush_ring(r)
+	end
+end
+
+-- forget_rings makes the next turn read them anew.
+local function forget_rings()
+	flush_rings()
+	rings = {}
+end
+
+local tokens, ends = {}, {}
+
+-- take leases the next lane. It answers 1 if it did, 2 if the head was past its deadline and died, nothing if there is none.
+local function take()
+	local r, c = ring_of('l'), 'l'
+	if not r.list[r.at] or (q.turns + 1) % every == 0 then
+		local b = ring_of('b')
+		if b.list[b.at] then
+			r, c = b, 'b'
+		end
+	end
+	local g = r.list[r.at]
+	if not g then
+		return nil
+	end
+	local counts = c == 'l' and q.gl or q.gb
+	local n = counts[g] or ready_count(q, g, c)
+	local lane
+	if q.released > 0 then
+		lane = call('ZPOPMIN', q.k .. 'R:' .. c .. g)[1]
+		if lane then
+			q.released = q.released - 1
+		end
+	end
+	lane = lane or call('LPOP', q.k .. 'r:' .. c .. g)
+	local key = q.k .. 'l:' .. lane
+	local e = call('LINDEX', key, 0)
+	n = n - 1
+	if late(q, e) then
+		local i = info(e)
+		counts[g] = nil
+		forget_rings()
+		pop(q, lane)
+		die(q, e, i, 'deadline', out)
+		sit(q, g)
+		return 2
+	end
+	q.turns = q.turns + 1
+	local claim = seq(q)
+	local token = prefix .. #out.jobs
+	local id
+	if string.byte(e, REC) == 1 and string.byte(e, REC + 1) % 8 >= 4 then
+		id = id_of(e)
+		note(q, id, 'p', 0, 't', '', 'run', 1)
+	end
+	tokens[#tokens + 1] = lane
+	tokens[#tokens + 1] = struct.pack('>ddB', lease, claim, 0) .. token .. (id and '@' .. id or '')
+	ends[#ends + 1] = at(q, lease)
+	ends[#ends + 1] = lane
+	q.freed[lane] = nil
+	hold(q, g, 1)
+	out.jobs[#out.jobs + 1] = {lane, e, #out.jobs}
+	counts[g] = n
+	if q.limits > 0 then
+		local cap, weight = limits(q, g)
+		local used = tonumber(call('HGET', q.k .. 'used', c .. g) or 0) + 1
+		if n == 0 or cap > 0 and held(q, g) >= cap then
+			forget_rings()
+			counts[g] = nil
+			sit(q, g)
+		elseif used >= weight then
+			call('HDEL', q.k .. 'used', c .. g)
+			to_tail(r, g)
+		else
+			call('HSET', q.k .. 'used', c .. g, used)
+		end
+	elseif n == 0 then
+		r.at = r.at + 1
+		r.moved[g] = nil
+		counts[g] = nil
+		call('ZREM', q.k .. 'ring:' .. c, g)
+	else
+		to_tail(r, g)
+	end
+	return 1
+end
+
+local function due_in()
+	local first = call('ZRANGE', q.k .. 'due', 0, 0, 'WITHSCORES')
+	if not first[2] then
+		return 0
+	end
+	return math.max(1, tonumber(first[2]) - q.now)
+end
+
+local function answer(now, dueIn)
+	return {string.format('%.0f', now), string.format('%.0f', dueIn), out.lost, out.died, out.enq, out.jobs}
+end
+
+local a = 9
+local nheld = tonumber(ARGV[a])
+local first_held = a + 1
+a = first_held + nheld
+local nsettle = tonumber(ARGV[a])
+a = a + 1
+
+-- places of the settlements
+local settlements = {}
+for n = 1, nsettle do
+	settlements[n] = a
+	a = a + 10 + tonumber(ARGV[a + 9]) * (1 + ACCEPT)
+end
+
+local known = call('GET', q.k .. 'a:' .. process)
+if known then
+	local last = cmsgpack.unpack(known)
+	if last.number == number then
+		-- The same answer: the jobs are still where they were, or lost.
+		out.lost, out.enq = last.lost, last.enq
+		for _, id in ipairs(last.died) do
+			local d = call('HGET', q.k .. 'deadrec', id)
+			if d then
+				local len = struct.unpack('>I4', d)
+				out.died[#out.died + 1] = {id, string.sub(d, 5, 4 + len), string.format('%.0f', call('ZSCORE', q.k .. 'dead', id)), letter(string.sub(d, 5 + len))}
+			end
+		end
+		local changed = false
+		for n, lane in ipairs(last.lanes) do
+			local t = holder(q, lane)
+			if t and t.token == prefix .. (n - 1) then
+				if marked(q, lane) == 'p' then
+					settle(lane, t, nil) -- nobody gets what is left of a purged job
+					changed = true
+				else
+					out.jobs[#out.jobs + 1] = {lane, call('LINDEX', q.k .. 'l:' .. lane, 0), n - 1}
+				end
+			end
+		end
+		if changed then
+			close_all(q)
+		end
+		return answer(last.now, last.due)
+	end
+	if number < last.number then -- given up long ago, and only now here: nobody waits for what it would lease
+		for n = 1, nsettle do
+			out.lost[n] = n - 1
+		end
+		return answer(q.now, 0)
+	end
+end
+
+ran(q)
+
+if again then
+	local mine = {}
+	for n = 0, nheld - 1 do
+		mine[ARGV[first_held + n]] = true
+	end
+	for n = 1, nsettle do
+		mine[ARGV[settlements[n]]] = true
+	end
+	local others = {}
+	local all = call('HGETALL', q.k .. 'tok')
+	for n = 1, #all, 2 do
+		local lane = all[n]
+		if string.sub(all[n + 1], 18, 17 + #process + 1) == process .. '.' then
+			local t = holder(q, lane)
+			if not mine[t.token .. '@' .. lane] then
+				others[#others + 1] = {lane, t}
+			end
+		end
+	end
+	table.sort(others, function(x, y) return x[2].claim < y[2].claim end)
+	for _, o in ipairs(others) do
+		settle(o[1], o[2], nil)
+	end
+end
+
+for n = 1, nsettle do
+	local s = settlements[n]
+	local lane, t = holding(q, ARGV[s])
+	if lane then
+		settle(lane, t, s)
+	else
+		out.lost[#out.lost + 1] = n - 1
+	end
+end
+
+take_up() -- after the settlements: a lease past its end still counts until it is taken up
+
+local dead = 0
+while #out.jobs < max and dead < TAKEUP and q.paused == 0 do
+	local took = take()
+	if not took then
+		break
+	end
+	if took == 2 then
+		dead = dead + 1
+	end
+end
+flush_rings()
+if #tokens > 0 then
+	many('HSET', q.k .. 'tok', tokens)
+	many('ZADD', q.k .. 'lease', ends)
+end
+local dueIn = due_in()
+if dead == TAKEUP then
+	dueIn = 1 -- look again
+end
+local lanes, ids = {}, {}
+for n, j in ipairs(out.jobs) do
+	lanes[n] = j[1]
+end
+for n, d in ipairs(out.died) do
+	ids[n] = d[1]
+end
+call('SET', q.k .. 'a:' .. process, cmsgpack.pack({number = number, lanes = lanes, died = ids, lost = out.lost, enq = out.enq, now = q.now, due = dueIn}), 'PX', 600000)
+close_all(q)
+return answer(q.now, dueIn)

@@ -1,0 +1,627 @@
+-- The machine of docs/queue.md over the keys of one partition. Every script begins with this text and works on the queues that it
+-- opens. KEYS are two guards that never exist: their hash tag says where the partition is, and two of them keep a script
+-- from running where its keys are only half (DESIGN: docs/redis.md).
+--
+-- Of a queue, with the prefix k:
+--   m          its meta record: numbers, packed
+--   (of the partition: queues SET of their names, ahead by how much its clock is ahead of the server's, in µs)
+--   l:LANE     LIST of elements, the head first; the head stays until it is settled
+--   r:CGROUP   LIST of a group's ready lanes of class C; R:CGROUP ZSET of those that were given back: they come first, by claim
+--   ring:C     ZSET of groups by turn
+--   lease      ZSET of leased lanes by the lease's end; tok HASH lane -> lease, claim, token: what is in both is leased
+--   held       HASH group -> leased lanes;  lim HASH group -> cap, weight;  used HASH class and group -> lanes of this turn
+--   due        ZSET by time: l and a waiting lane, s and a scheduled job's number, p and a parked group;  sched HASH number -> element
+--   dead       ZSET id by time;  deadrec HASH id -> error and element
+--   gone       HASH id -> c or p: jobs in lanes that are cancelled or purged and leave when they are heads that nobody has
+--   d:GROUPKEY dedupe, st:ID status, b:BATCH and a:PROCESS answers: end by themselves;  wake ZSET: somebody should look
+-- LANE is the length of the group, l or b (L or B without a key), the group, the key (or the job's ID).
+-- An element is its format, a byte, number and time, and the job's record (record.go).
+
+local P = string.sub(KEYS[1], 1, -3)
+local META = '>dddddddddddd'
+local HEAD = '>BBdd'
+local REC = 19 -- where the record begins in an element
+local TAKEUP = 128
+local call = redis.call
+
+-- many calls a command with many arguments, of which Lua can't hand on all at once.
+local function many(command, key, list, flag)
+	for from = 1, #list, 4000 do
+		local to = math.min(#list, from + 3999)
+		if flag then
+			call(command, key, flag, unpack(list, from, to))
+		else
+			call(command, key, unpack(list, from, to))
+		end
+	end
+end
+
+local clock
+local function time()
+	if not clock then
+		local t = call('TIME')
+		clock = t[1] * 1000000 + t[2] + (call('GET', P .. 'ahead') or 0)
+	end
+	return clock
+end
+
+local queues = {}
+local order = {}
+
+local function open(name)
+	local q = queues[name]
+	if q then
+		return q
+	end
+	q = {k = P .. name .. ':', name = name, bump = 0, h = {}, hd = {}, freed = {}, gl = {}, gb = {}}
+	local m = call('GET', q.k .. 'm')
+	if m then
+		q.seq, q.turns, q.run, q.from, q.to, q.last, q.jobs, q.gone, q.released, q.parks, q.limits, q.paused = struct.unpack(META, m)
+	else
+		q.seq, q.turns, q.run, q.from, q.to, q.last, q.jobs, q.gone, q.released, q.parks, q.limits, q.paused = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+		q.new = true
+	end
+	-- The clock never goes back, and no two things are set for the same instant.
+	q.now = time()
+	if q.now <= q.last then
+		call('INCRBY', P .. 'ahead', string.format('%.0f', q.last + 1 - q.now))
+		clock = q.last + 1
+		q.now = clock
+	end
+	queues[name] = q
+	order[#order + 1] = q
+	return q
+end
+
+-- at is a time from now, later than any that was set for the same span before.
+local function at(q, span)
+	q.bump = q.bump + 1
+	return q.now + span + q.bump - 1
+end
+
+local function seq(q)
+	q.seq = q.seq + 1
+	return q.seq
+end
+
+local function flush_adds(q)
+	if q.addl then
+		many('ZADD', q.k .. 'ring:l', q.addl, 'NX')
+		q.addl = nil
+	end
+	if q.addb then
+		many('ZADD', q.k .. 'ring:b', q.addb, 'NX')
+		q.addb = nil
+	end
+end
+
+local function flush_leases(q)
+	if q.unl then
+		many('ZREM', q.k .. 'lease', q.unl)
+		many('HDEL', q.k .. 'tok', q.unl)
+		q.unl = nil
+	end
+end
+
+local function flush_held(q)
+	local set, del
+	for g in pairs(q.hd) do
+		local n = q.h[g]
+		if n > 0 then
+			set = set or {}
+			set[#set + 1] = g
+			set[#set + 1] = n
+		else
+			del = del or {}
+			del[#del + 1] = g
+		end
+	end
+	q.hd = {}
+	if set then
+		many('HSET', q.k .. 'held', set)
+	end
+	if del then
+		many('HDEL', q.k .. 'held', del)
+	end
+end
+
+-- close writes what has changed. look says that the marker must be right, not only set.
+local function close(q, look)
+	flush_leases(q)
+	flush_adds(q)
+	flush_held(q)
+	if q.new then
+		call('SADD', P .. 'queues', q.name)
+	end
+	call('SET', q.k .. 'm', struct.pack(META, q.seq, q.turns, q.run, q.from, q.to, q.now + q.bump, q.jobs, q.gone, q.released, q.parks, q.limits, q.paused))
+	if look then
+		if q.paused == 0 and call('EXISTS', q.k .. 'ring:l', q.k .. 'ring:b') > 0 then
+			call('ZADD', q.k .. 'wake', 0, '')
+		else
+			call('DEL', q.k .. 'wake')
+		end
+	elseif q.woken and q.paused == 0 then
+		call('ZADD', q.k .. 'wake', 0, '')
+	end
+end
+
+local function close_all(q)
+	for i = 1, #order do
+		close(order[i], order[i] == q)
+	end
+end
+
+-- split reads a lane's name: its group, class, and whether it has a key.
+local function split(lane)
+	local n, c = string.match(lane, '^(%d+)(%a)')
+	local from = #n + 2
+	local g = string.sub(lane, from, from + n - 1)
+	local class = string.lower(c)
+	return g, class, c == class
+end
+
+-- info reads what scripts need of an element. Of a record in a newer format nothing is known: it never ends by itself.
+local function info(e)
+	local i = {}
+	local format, flags
+	i.mark, i.flags, i.seq, i.since = struct.unpack(HEAD, e)
+	format, flags = string.byte(e, REC, REC + 1)
+	if format ~= 1 then
+		i.opaque = true
+		i.id, i.kind, i.group, i.key, i.dedupe = '', '', '', '', ''
+		i.attempts, i.max, i.crashes, i.maxcrashes, i.deadline, i.keep = 0, 2 ^ 31, 0, 2 ^ 31, 2 ^ 62, 0
+		return i
+	end
+	i.bulk = flags % 2 >= 1
+	i.relaxed = flags % 4 >= 2
+	i.tracked = flags % 8 >= 4
+	local dh, dl, kh, kl
+	i.attempts, i.max, i.crashes, i.maxcrashes = struct.unpack('>I4I4I4I4', e, REC + 2)
+	dh, dl, kh, kl = struct.unpack('>I4I4I4I4', e, REC + 26)
+	i.deadline = dh * 4294967296 + dl
+	i.keep = kh * 4294967296 + kl
+	local codec
+	i.id, i.kind, i.group, i.key, i.dedupe, codec, i.hist = struct.unpack('>Hc0Hc0Hc0Hc0Hc0Hc0', e, REC + 42)
+	return i
+end
+
+local function id_of(e)
+	if string.byte(e, REC) ~= 1 then
+		return ''
+	end
+	return (struct.unpack('>Hc0', e, REC + 42))
+end
+
+local function late(q, e)
+	if string.byte(e, REC) ~= 1 then
+		return false
+	end
+	local _, _, _, since = struct.unpack(HEAD, e)
+	local h, l = struct.unpack('>I4I4', e, REC + 26)
+	return q.now - since > (h * 4294967296 + l) * 1000
+end
+
+local function ms(q)
+	return math.floor(q.now / 1000)
+end
+
+-- rewrite makes an element with other counts. text, if given, joins the history, which keeps its first and last 10.
+local function rewrite(q, e, i, text)
+	if i.opaque then
+		return e
+	end
+	local counts = struct.pack('>I4I4I4I4', i.attempts, i.max, i.crashes, i.maxcrashes)
+	local head = struct.pack(HEAD, i.mark, i.flags, i.seq, i.since) .. string.sub(e, REC, REC + 1) .. counts
+	local len = struct.unpack('>I4', e, i.hist)
+	local hist = string.sub(e, i.hist + 4, i.hist + 3 + len)
+	if text then
+		local entries, pos, number = {}, 1, 0
+		while pos <= #hist do
+			local n, size = struct.unpack('>I4', hist, pos), struct.unpack('>H', hist, pos + 12)
+			entries[#entries + 1] = string.sub(hist, pos, pos + 13 + size)
+			number = n
+			pos = pos + 14 + size
+		end
+		if #entries >= 20 then
+			table.remove(entries, 11)
+		end
+		local t = ms(q)
+		entries[#entries + 1] = struct.pack('>I4I4I4H', number + 1, math.floor(t / 4294967296), t % 4294967296, #text) .. text
+		hist = table.concat(entries)
+	end
+	local new = head .. string.sub(e, REC + 18, i.hist - 1) .. struct.pack('>I4', #hist) .. hist .. string.sub(e, i.hist + 4 + len)
+	i.hist = i.hist -- its place has not changed
+	return new
+end
+
+-- letter is an element without its payload.
+local function letter(e)
+	local i = info(e)
+	if i.opaque then
+		return string.sub(e, 1, 64)
+	end
+	local len = struct.unpack('>I4', e, i.hist)
+	local pos = i.hist + 4 + len
+	return string.sub(e, 1, pos + 3 + struct.unpack('>I4', e, pos))
+end
+
+local function held(q, g)
+	local n = q.h[g]
+	if not n then
+		n = tonumber(call('HGET', q.k .. 'held', g) or 0)
+		q.h[g] = n
+	end
+	return n
+end
+
+local function hold(q, g, d)
+	q.h[g] = held(q, g) + d
+	q.hd[g] = true
+end
+
+-- limits of a group: cap, 0 for none, and weight.
+local function limits(q, g)
+	if q.limits == 0 then
+		return 0, 1
+	end
+	local v = call('HGET', q.k .. 'lim', g)
+	if not v then
+		return 0, 1
+	end
+	local c, w = string.match(v, '^(%d+) (%d+)$')
+	return tonumber(c), math.max(1, tonumber(w))
+end
+
+local function parked(q, g)
+	return q.parks > 0 and call('ZSCORE', q.k .. 'due', 'p' .. g)
+end
+
+local function open_to(q, g)
+	if parked(q, g) then
+		return false
+	end
+	local cap = limits(q, g)
+	return cap == 0 or held(q, g) < cap
+end
+
+-- enter puts a group that has a ready lane at the tail of its class's ring, unless it is there, parked or at its cap.
+local function enter(q, g, c)
+	if (q.parks > 0 or q.limits > 0) and not open_to(q, g) then
+		return
+	end
+	local adds = 'add' .. c
+	local list = q[adds]
+	if not list then
+		list = {}
+		q[adds] = list
+	end
+	list[#list + 1] = seq(q)
+	list[#list + 1] = g
+	q.woken = true
+end
+
+local function leave(q, g, c)
+	flush_adds(q)
+	call('ZREM', q.k .. 'ring:' .. c, g)
+	if q.limits > 0 then
+		call('HDEL', q.k .. 'used', c .. g)
+	end
+end
+
+local function ready_count(q, g, c)
+	local n = call('LLEN', q.k .. 'r:' .. c .. g)
+	if q.released > 0 then
+		n = n + call('ZCARD', q.k .. 'R:' .. c .. g)
+	end
+	return n
+end
+
+-- sit derives a group's places in both rings.
+local function sit(q, g)
+	flush_adds(q)
+	local may = open_to(q, g)
+	for _, c in ipairs({'l', 'b'}) do
+		local inside = call('ZSCORE', q.k .. 'ring:' .. c, g)
+		if may and ready_count(q, g, c) > 0 then
+			if not inside then
+				enter(q, g, c)
+			end
+		elseif inside then
+			leave(q, g, c)
+		end
+	end
+	flush_adds(q)
+end
+
+local function ready_tail(q, lane)
+	local g, c = split(lane)
+	if call('RPUSH', q.k .. 'r:' .. c .. g, lane) == 1 then
+		enter(q, g, c)
+	end
+end
+
+local function ready_head(q, lane, claim)
+	local g, c = split(lane)
+	call('ZADD', q.k .. 'R:' .. c .. g, claim, lane)
+	q.released = q.released + 1
+	enter(q, g, c)
+end
+
+-- unready takes a ready lane out of its group's list.
+local function unready(q, lane)
+	local g, c = split(lane)
+	if q.released > 0 and call('ZREM', q.k .. 'R:' .. c .. g, lane) == 1 then
+		q.released = q.released - 1
+	else
+		call('LREM', q.k .. 'r:' .. c .. g, 1, lane)
+	end
+end
+
+local function st(q, id)
+	return q.k .. 'st:' .. id
+end
+
+local function track(q, i, where)
+	local key = st(q, i.id)
+	call('DEL', key)
+	call('HSET', key, 'k', i.kind, 'g', i.group, 'y', i.key, 'n', i.seq, 'keep', i.keep, 'w', where, 'p', 0, 't', '', 'e', '', 's', '', 'a', i.attempts, 'c', i.crashes, 'i', i.since)
+end
+
+-- note writes to a tracked job's status, if there is one.
+local function note(q, id, ...)
+	local key = st(q, id)
+	if call('EXISTS', key) == 1 then
+		call('HSET', key, ...)
+		return true
+	end
+	return false
+end
+
+local function finish(q, i, state, reason, result)
+	if not i.tracked then
+		return
+	end
+	local key = st(q, i.id)
+	if not note(q, i.id, 's', state, 'a', i.attempts, 'c', i.crashes, 'i', i.since, 'x', q.now, 'run', 0) then
+		return
+	end
+	if state == 'succeeded' then
+		call('HSET', key, 'p', 100, 'r', result or '')
+	elseif reason ~= '' then
+		call('HSET', key, 'e', reason)
+	end
+	call('PEXPIRE', key, math.max(1, math.min(i.keep, 3e12)))
+end
+
+-- moved notes where a tracked job is.
+local function moved(q, i, where)
+	if i.tracked then
+		note(q, i.id, 'w', where, 'run', 0, 'a', i.attempts, 'c', i.crashes, 'i', i.since)
+	end
+end
+
+local function bury(q, e, i, reason)
+	finish(q, i, 'dead', reason)
+	call('ZADD', q.k .. 'dead', ms(q), i.id)
+	call('HSET', q.k .. 'deadrec', i.id, struct.pack('>I4', #reason) .. reason .. e)
+end
+
+local function die(q, e, i, reason, out)
+	bury(q, e, i, reason)
+	if out then
+		out.died[#out.died + 1] = {i.id, reason, string.format('%.0f', ms(q)), letter(e)}
+	end
+end
+
+local function schedule(q, e, i, due)
+	local n = string.format('%016.0f', seq(q))
+	q.bump = q.bump + 1
+	due = due + q.bump - 1
+	local first = call('ZRANGE', q.k .. 'due', 0, 0, 'WITHSCORES')
+	if not first[2] or due < tonumber(first[2]) then
+		q.woken = true -- a worker that sleeps must know when to look
+	end
+	call('ZADD', q.k .. 'due', due, 's' .. n)
+	call('HSET', q.k .. 'sched', n, e)
+	moved(q, i, 's' .. n)
+end
+
+local function append(q, lane, e)
+	q.jobs = q.jobs + 1
+	if call('RPUSH', q.k .. 'l:' .. lane, e) == 1 then
+		ready_tail(q, lane)
+	end
+end
+
+local function lane_of(i)
+	local c = i.bulk and 'b' or 'l'
+	if i.key == '' then
+		return #i.group .. string.upper(c) .. i.group .. i.id
+	end
+	return #i.group .. c .. i.group .. i.key
+end
+
+-- shift takes a lane's head away, and heads after it that are cancelled. It says whether there is another job.
+local function shift(q, lane)
+	local key = q.k .. 'l:' .. lane
+	call('LTRIM', key, 1, -1)
+	q.jobs = q.jobs - 1
+	while q.gone > 0 do
+		local e = call('LINDEX', key, 0)
+		if not e then
+			return false
+		end
+		local id = id_of(e)
+		if call('HDEL', q.k .. 'gone', id) == 0 then
+			return true
+		end
+		q.gone = q.gone - 1
+		q.jobs = q.jobs - 1
+		call('LTRIM', key, 1, -1)
+	end
+	return call('EXISTS', key) == 1
+end
+
+-- pop ends a head that is in no list; the lane is ready again if it has another job.
+local function pop(q, lane)
+	if shift(q, lane) then
+		ready_tail(q, lane)
+	end
+end
+
+local function wait(q, lane, after)
+	if after <= 0 then
+		ready_tail(q, lane)
+		return
+	end
+	call('ZADD', q.k .. 'due', at(q, after), 'l' .. lane)
+end
+
+local function unlease(q, lane, g)
+	if not q.unl then
+		q.unl = {}
+	end
+	q.unl[#q.unl + 1] = lane
+	q.freed[lane] = true
+	hold(q, g, -1)
+end
+
+-- Parks.
+
+local function unpark(q, g)
+	if call('ZREM', q.k .. 'due', 'p' .. g) == 1 then
+		q.parks = q.parks - 1
+	end
+	sit(q, g)
+end
+
+local function park(q, g, span)
+	if span <= 0 then
+		if parked(q, g) then
+			unpark(q, g)
+		end
+		return
+	end
+	q.parks = q.parks + call('ZADD', q.k .. 'due', at(q, span), 'p' .. g)
+	sit(q, g)
+end
+
+-- ran notes that something runs. If nothing did for so long that leases may have ended for want of anybody who could
+-- extend them, they get another chance when they are taken up.
+local function ran(q)
+	local first = call('ZRANGE', q.k .. 'lease', 0, 0, 'WITHSCORES')
+	if first[1] then
+		local ends = tonumber(first[2])
+		if ends <= q.now then
+			local lease = struct.unpack('>d', call('HGET', q.k .. 'tok', first[1]))
+			if q.now - q.run > lease * 2 / 3 then
+				if ends > q.to then
+					q.from = q.run
+				end
+				q.to = q.now
+			end
+		end
+	end
+	q.run = q.now
+end
+
+-- Tokens. What is kept of one: '>ddB' lease, claim, whether it was spared; the token's own part; of a tracked job, @ and its ID.
+
+local function holder(q, lane)
+	if q.freed[lane] then
+		return nil
+	end
+	local v = call('HGET', q.k .. 'tok', lane)
+	if not v then
+		return nil
+	end
+	local t = {}
+	local rest
+	t.lease, t.claim, t.spared = struct.unpack('>ddB', v)
+	rest = string.sub(v, 18)
+	local cut = string.find(rest, '@', 1, true)
+	if cut then
+		t.token, t.id = string.sub(rest, 1, cut - 1), string.sub(rest, cut + 1)
+	else
+		t.token = rest
+	end
+	return t
+end
+
+local function keep(q, lane, t)
+	call('HSET', q.k .. 'tok', lane, struct.pack('>ddB', t.lease, t.claim, t.spared) .. t.token .. (t.id and '@' .. t.id or ''))
+end
+
+-- holding finds the lane that a token holds; nothing if it does not any more.
+local function holding(q, token)
+	local cut = string.find(token, '@', 1, true)
+	if not cut then
+		return nil
+	end
+	local lane = string.sub(token, cut + 1)
+	if not string.find(lane, '^%d+%a') then
+		return nil
+	end
+	local t = holder(q, lane)
+	if not t or t.token ~= string.sub(token, 1, cut - 1) then
+		return nil
+	end
+	return lane, t
+end
+
+-- marked says whether the head of a lane is cancelled or purged; it may only be asked where there are such.
+local function marked(q, lane)
+	if q.gone == 0 then
+		return nil
+	end
+	local e = call('LINDEX', q.k .. 'l:' .. lane, 0)
+	return call('HGET', q.k .. 'gone', id_of(e)) or nil
+end
+
+local function progress(q, t, percent, text)
+	if not t.id then
+		return
+	end
+	local key = st(q, t.id)
+	local was = call('HGET', key, 'p')
+	if was and tonumber(percent) >= tonumber(was) then
+		call('HSET', key, 'p', math.min(100, tonumber(percent)), 't', text)
+	end
+end
+
+-- accept takes a job from ARGV: record, lane, dedupe, span in ms, delay and time of NotBefore in µs, error of a dead one.
+-- It answers the ID, and true for a duplicate.
+local ACCEPT = 7
+local function accept(q, a)
+	local record, lane, dedupe, dead = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 6]
+	local n = seq(q)
+	local id, kind, group, key = struct.unpack('>Hc0Hc0Hc0Hc0', record, 43)
+	if dedupe ~= '' then
+		local k = q.k .. 'd:' .. dedupe
+		if not call('SET', k, struct.pack('>dHc0Hc0', n, #id, id, #kind, kind) .. key, 'NX', 'PX', ARGV[a + 3]) then
+			return struct.unpack('>Hc0', call('GET', k), 9), true
+		end
+	end
+	local due = math.max(q.now + ARGV[a + 4], tonumber(ARGV[a + 5]))
+	if dead ~= '' then
+		due = q.now
+	end
+	local e = struct.pack(HEAD, 1, 0, n, due) .. record
+	local tracked = string.byte(record, 2) % 8 >= 4
+	if not tracked and dead == '' and due <= q.now then
+		append(q, lane, e)
+		return id
+	end
+	local i = info(e)
+	if tracked then
+		track(q, i, lane)
+	end
+	if dead ~= '' then
+		bury(q, e, i, dead)
+	elseif due > q.now then
+		schedule(q, e, i, due)
+	else
+		append(q, lane, e)
+	end
+	return id
+end

@@ -1,0 +1,223 @@
+-- ARGV: queue, what to do, and its arguments.
+call('DEL', KEYS[1])
+local q = open(ARGV[1])
+local what = ARGV[2]
+
+-- vacate takes a lane's head away that nobody has.
+local function vacate(lane)
+	local g = split(lane)
+	if call('ZREM', q.k .. 'due', 'l' .. lane) == 1 then -- what is behind it need not wait
+		pop(q, lane)
+	elseif not shift(q, lane) then -- a ready lane keeps its place
+		unready(q, lane)
+	end
+	sit(q, g)
+end
+
+local function unschedule(number)
+	local e = call('HGET', q.k .. 'sched', number)
+	call('HDEL', q.k .. 'sched', number)
+	call('ZREM', q.k .. 'due', 's' .. number)
+	return e
+end
+
+local function cancel(id)
+	local s = call('HMGET', st(q, id), 's', 'w', 'a', 'c', 'i', 'keep')
+	if not s[1] then
+		return ''
+	elseif s[1] ~= '' then
+		return s[1]
+	end
+	local where = s[2]
+	local i = {id = id, tracked = true, attempts = s[3], crashes = s[4], since = s[5], keep = tonumber(s[6])}
+	if string.sub(where, 1, 1) == 's' then
+		unschedule(string.sub(where, 2))
+	else
+		local head = call('LINDEX', q.k .. 'l:' .. where, 0)
+		if head and id_of(head) == id then
+			if holder(q, where) then
+				q.gone = q.gone + call('HSET', q.k .. 'gone', id, 'c')
+				return 'processing'
+			end
+			vacate(where)
+		else
+			q.gone = q.gone + call('HSET', q.k .. 'gone', id, 'c')
+		end
+	end
+	finish(q, i, 'cancelled', '')
+	return 'cancelled'
+end
+
+-- free frees a job's dedupe key, if that still names it.
+local function free(i)
+	if i.dedupe == '' then
+		return
+	end
+	local key = q.k .. 'd:' .. #i.group .. ':' .. i.group .. i.dedupe
+	local v = call('GET', key)
+	if v and struct.unpack('>Hc0', v, 9) == i.id then
+		call('DEL', key)
+	end
+end
+
+local function bury_no_more(id)
+	local d = call('HGET', q.k .. 'deadrec', id)
+	if not d then
+		return nil
+	end
+	call('ZREM', q.k .. 'dead', id)
+	call('HDEL', q.k .. 'deadrec', id)
+	return string.sub(d, 5 + struct.unpack('>I4', d))
+end
+
+local function replay(id)
+	local e = bury_no_more(id)
+	if not e then
+		return 0
+	end
+	local i = info(e)
+	i.attempts, i.crashes, i.since = 0, 0, q.now
+	e = rewrite(q, e, i)
+	local lane = lane_of(i)
+	if i.tracked then
+		track(q, i, lane)
+	end
+	append(q, lane, e)
+	return 1
+end
+
+local function drop(id)
+	local e = bury_no_more(id)
+	if not e then
+		return 0
+	end
+	free(info(e))
+	return 1
+end
+
+local function picks(upto, group, key, kind, i)
+	return i.seq <= upto and (group == '' or group == i.group) and (key == '' or key == i.key) and (kind == '' or kind == i.kind)
+end
+
+local function erase(i)
+	free(i)
+	if i.tracked then
+		call('DEL', st(q, i.id))
+	end
+end
+
+-- purge_lane erases in a lane from a place towards its head, 256 jobs at most; it answers how many it erased and the next place.
+local function purge_lane(upto, group, key, kind, lane, from)
+	local list = q.k .. 'l:' .. lane
+	local n = call('LLEN', list)
+	if from < 0 or from >= n then
+		from = n - 1
+	end
+	local to = math.max(0, from - 255)
+	local jobs = call('LRANGE', list, to, from)
+	local erased, removed, head = 0, 0, false
+	for j = #jobs, 1, -1 do
+		local i = info(jobs[j])
+		if picks(upto, group, key, kind, i) then
+			local mark = q.gone > 0 and call('HGET', q.k .. 'gone', i.id) or nil
+			if mark ~= 'p' then
+				if not mark then
+					erased = erased + 1
+				end
+				erase(i)
+				if to + j == 1 then
+					if holder(q, lane) then
+						q.gone = q.gone + call('HSET', q.k .. 'gone', i.id, 'p')
+					else
+						head = true
+					end
+				else
+					if mark then
+						call('HDEL', q.k .. 'gone', i.id)
+						q.gone = q.gone - 1
+					end
+					call('LSET', list, to + j - 1, '')
+					removed = removed + 1
+				end
+			end
+		end
+	end
+	if removed > 0 then
+		call('LREM', list, 0, '')
+		q.jobs = q.jobs - removed
+	end
+	if head then
+		vacate(lane)
+	end
+	return {erased, to - 1}
+end
+
+local answer = 0
+if what == 'cancel' then
+	answer = cancel(ARGV[3])
+elseif what == 'replay' or what == 'drop' then
+	local f = what == 'replay' and replay or drop
+	for n = 3, #ARGV do
+		answer = answer + f(ARGV[n])
+	end
+elseif what == 'pause' then
+	q.paused = 1
+elseif what == 'resume' then
+	q.paused = 0
+elseif what == 'park' then
+	park(q, ARGV[3], tonumber(ARGV[4]))
+elseif what == 'limit' then
+	local g, cap, weight = ARGV[3], ARGV[4], ARGV[5]
+	if cap == '0' and weight == '0' then
+		q.limits = q.limits - call('HDEL', q.k .. 'lim', g)
+		call('HDEL', q.k .. 'used', 'l' .. g, 'b' .. g)
+	else
+		q.limits = q.limits + call('HSET', q.k .. 'lim', g, cap .. ' ' .. weight)
+	end
+	sit(q, g)
+elseif what == 'purge' then
+	local upto, group, key, kind, where = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+	if where == 'lane' then
+		answer = purge_lane(upto, group, key, kind, ARGV[8], tonumber(ARGV[9]))
+	else
+		for n = 8, #ARGV do
+			local name = ARGV[n]
+			if where == 'sched' then
+				local e = call('HGET', q.k .. 'sched', name)
+				local i = e and info(e)
+				if i and picks(upto, group, key, kind, i) then
+					unschedule(name)
+					erase(i)
+					answer = answer + 1
+				end
+			elseif where == 'dead' then
+				local d = call('HGET', q.k .. 'deadrec', name)
+				local i = d and info(string.sub(d, 5 + struct.unpack('>I4', d)))
+				if i and picks(upto, group, key, kind, i) then
+					bury_no_more(name)
+					erase(i)
+					answer = answer + 1
+				end
+			elseif where == 'st' then
+				local s = call('HMGET', st(q, name), 's', 'n', 'g', 'y', 'k')
+				if s[1] and s[1] ~= '' and picks(upto, group, key, kind, {seq = tonumber(s[2]), group = s[3], key = s[4], kind = s[5]}) then
+					call('DEL', st(q, name))
+				end
+			elseif where == 'd' then
+				local k = q.k .. 'd:' .. name
+				local v = call('GET', k)
+				if v then
+					local size, rest = string.match(name, '^(%d+):(.*)$')
+					local number, _, theirs, pos = struct.unpack('>dHc0Hc0', v)
+					if picks(upto, group, key, kind, {seq = number, group = string.sub(rest, 1, size), key = string.sub(v, pos), kind = theirs}) then
+						call('DEL', k)
+					end
+				end
+			end
+		end
+	end
+else
+	error('no operation ' .. what)
+end
+close_all(q)
+return answer
