@@ -40,7 +40,8 @@ func Start(dir string, args ...string) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), port: port, dir: dir, args: args}
-	return s, s.Start()
+	err = s.Start()
+	return s, err
 }
 
 // freePort finds a port that is free, and the one 10,000 above it too, which a node of a Cluster takes.
@@ -74,7 +75,7 @@ func isFree(port int) bool {
 // Start starts it again after Kill or Stop, with the files that it left.
 func (s *Server) Start() error {
 	args := append([]string{"--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no", "--loglevel", "warning"}, s.args...)
-	s.cmd = exec.Command("redis-server", args...) //nolint:noctx // Kill and Stop end it
+	s.cmd = exec.Command("redis-server", args...) //nolint:noctx,gosec // Kill and Stop end it; the arguments are a test's
 	log, err := os.OpenFile(filepath.Join(s.dir, "redis.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -115,7 +116,7 @@ func tail(text string) string {
 }
 
 func ping(addr string) bool {
-	c, err := net.DialTimeout("tcp", addr, time.Second)
+	c, err := (&net.Dialer{Timeout: time.Second}).Dial("tcp", addr)
 	if err != nil {
 		return false
 	}

@@ -511,7 +511,8 @@ func (m *model) completed(again, first queue.Claimed) queue.Claimed {
 			jobs = append(jobs, l)
 		}
 	}
-	again.Jobs = append(jobs, rest...)
+	jobs = append(jobs, rest...)
+	again.Jobs = jobs
 	again.Died = slices.Clone(again.Died)
 	for i, d := range first.Died {
 		there := func(l *letter) bool { return l.job.ID == d.Job.ID }

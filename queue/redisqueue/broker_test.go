@@ -67,7 +67,7 @@ func TestRedis(t *testing.T) {
 	t.Parallel()
 	client := dial(t, start(t).Addr)
 	brokertest.Run(t, brokertest.Config{
-		New:       func(t testing.TB) brokertest.Engine { return newTimed(t, client, 1) },
+		New:       func(t testing.TB) brokertest.Engine { t.Helper(); return newTimed(t, client, 1) },
 		Sleep:     sleep,
 		Sequences: 20, Steps: 100,
 	})
@@ -77,7 +77,7 @@ func TestRedisPartitions(t *testing.T) {
 	t.Parallel()
 	client := dial(t, start(t).Addr)
 	brokertest.Run(t, brokertest.Config{
-		New:       func(t testing.TB) brokertest.Engine { return newTimed(t, client, 3) },
+		New:       func(t testing.TB) brokertest.Engine { t.Helper(); return newTimed(t, client, 3) },
 		Sleep:     sleep,
 		Sequences: 10, Steps: 80,
 	})
