@@ -36,10 +36,13 @@ local function settle(lane, t, s)
 		end
 		if t.id then
 			local result = ARGV[s + 8]
-			finish(q, info(call('LINDEX', key, 0)), 'succeeded', '', string.sub(result, 2))
+			finish(q, info(call('LINDEX', key, 0)), 'succeeded', '', sub(result, 2))
 		end
 		pop(q, lane)
 		local f = s + 10
+		if ARGV[s + 9] ~= '0' then
+			flush_gone(q) -- one of them may enter a lane that this has emptied
+		end
 		for _ = 1, tonumber(ARGV[s + 9]) do
 			local to = open(ARGV[f])
 			local id, dup = accept(to, f + 1)
@@ -124,7 +127,7 @@ local function crashed(lane, t)
 		e = rewrite(q, e, i, 'the lease ended without a word of its worker')
 		if i.crashes >= i.maxcrashes then
 			pop(q, lane)
-			die(q, e, i, string.format('crashed its worker %d times', i.crashes), out)
+			die(q, e, i, format('crashed its worker %d times', i.crashes), out)
 		else
 			call('LSET', key, 0, e)
 			moved(q, i, lane)
@@ -141,7 +144,7 @@ local function take_up()
 	local due = call('ZRANGEBYSCORE', q.k .. 'due', '-inf', q.now, 'LIMIT', 0, TAKEUP)
 	if #due > 0 then
 		for _, m in ipairs(due) do
-			local what, name = string.sub(m, 1, 1), string.sub(m, 2)
+			local what, name = sub(m, 1, 1), sub(m, 2)
 			if what == 'p' then
 				unpark(q, name)
 			else
@@ -167,7 +170,7 @@ local function take_up()
 		if ends > q.from and ends <= q.to and t.spared == 0 then
 			t.spared = 1
 			keep(q, lane, t)
-			call('ZADD', q.k .. 'lease', at(q, t.lease), lane)
+			call('ZADD', q.k .. 'lease', int(at(q, t.lease)), lane)
 		else
 			crashed(lane, t)
 		end
@@ -181,7 +184,7 @@ local rings = {}
 local function flush_ring(r)
 	local list = {}
 	for g, turn in pairs(r.moved) do
-		list[#list + 1] = turn
+		list[#list + 1] = int(turn)
 		list[#list + 1] = g
 	end
 	if #list > 0 then
@@ -201,6 +204,7 @@ local function ring_of(c)
 		flush_ring(r)
 		local want = max + 8
 		r.list = call('ZRANGE', q.k .. 'ring:' .. c, 0, want - 1)
+		read_held(q, r.list)
 		r.at = 1
 		r.whole = #r.list < want
 	end
@@ -268,16 +272,16 @@ local function take()
 	local claim = seq(q)
 	local token = prefix .. #out.jobs
 	local id
-	if string.byte(e, REC) == 1 and string.byte(e, REC + 1) % 8 >= 4 then
+	if byte(e, REC) == 1 and byte(e, REC + 1) % 8 >= 4 then
 		id = id_of(e)
 		note(q, id, 'p', 0, 't', '', 'run', 1)
 	end
+	q.tk[lane] = nil
 	tokens[#tokens + 1] = lane
-	tokens[#tokens + 1] = struct.pack('>ddB', lease, claim, 0) .. token .. (id and '@' .. id or '')
-	ends[#ends + 1] = at(q, lease)
+	tokens[#tokens + 1] = pack('>ddB', lease, claim, 0) .. token .. (id and '@' .. id or '')
+	ends[#ends + 1] = int(at(q, lease))
 	ends[#ends + 1] = lane
-	q.freed[lane] = nil
-	hold(q, g, 1)
+		hold(q, g, 1)
 	out.jobs[#out.jobs + 1] = {lane, e, #out.jobs}
 	counts[g] = n
 	if q.limits > 0 then
@@ -313,7 +317,7 @@ local function due_in()
 end
 
 local function answer(now, dueIn)
-	return {string.format('%.0f', now), string.format('%.0f', dueIn), out.lost, out.died, out.enq, out.jobs}
+	return {int(now), int(dueIn), out.lost, out.died, out.enq, out.jobs}
 end
 
 local a = 9
@@ -339,8 +343,8 @@ if known then
 		for _, id in ipairs(last.died) do
 			local d = call('HGET', q.k .. 'deadrec', id)
 			if d then
-				local len = struct.unpack('>I4', d)
-				out.died[#out.died + 1] = {id, string.sub(d, 5, 4 + len), string.format('%.0f', call('ZSCORE', q.k .. 'dead', id)), letter(string.sub(d, 5 + len))}
+				local len = unpack_struct('>I4', d)
+				out.died[#out.died + 1] = {id, sub(d, 5, 4 + len), int(call('ZSCORE', q.k .. 'dead', id)), letter(sub(d, 5 + len))}
 			end
 		end
 		local changed = false
@@ -382,7 +386,7 @@ if again then
 	local all = call('HGETALL', q.k .. 'tok')
 	for n = 1, #all, 2 do
 		local lane = all[n]
-		if string.sub(all[n + 1], 18, 17 + #process + 1) == process .. '.' then
+		if sub(all[n + 1], 18, 17 + #process + 1) == process .. '.' then
 			local t = holder(q, lane)
 			if not mine[t.token .. '@' .. lane] then
 				others[#others + 1] = {lane, t}
@@ -395,6 +399,11 @@ if again then
 	end
 end
 
+local tokens_in = {}
+for n = 1, nsettle do
+	tokens_in[n] = ARGV[settlements[n]]
+end
+read_holders(q, tokens_in)
 for n = 1, nsettle do
 	local s = settlements[n]
 	local lane, t = holding(q, ARGV[s])
@@ -405,6 +414,7 @@ for n = 1, nsettle do
 	end
 end
 
+flush_gone(q)
 take_up() -- after the settlements: a lease past its end still counts until it is taken up
 
 local dead = 0

@@ -1,32 +1,48 @@
 -- ARGV: the queue; then for each batch its ID, how many jobs, and the jobs.
--- A batch that was seen before gets the same answer: its duplicates, by place.
+-- A batch that was seen in the last two minutes gets the same answer: its duplicates, by place.
 call('LPUSHX', KEYS[1], '') -- changes nothing, and is refused when there is no memory: all or none
 local q = open(ARGV[1])
 ran(q)
-local answers = {}
+
+local ids, places = {}, {}
 local a = 2
 while a <= #ARGV do
-	local key = q.k .. 'b:' .. ARGV[a]
-	local n = tonumber(ARGV[a + 1])
-	a = a + 2
-	local seen = call('GET', key)
-	if seen then
-		answers[#answers + 1] = seen
-		a = a + n * ACCEPT
-	else
+	ids[#ids + 1] = ARGV[a]
+	places[#places + 1] = a + 2
+	a = a + 2 + ARGV[a + 1] * ACCEPT
+end
+places[#places + 1] = a + 2
+
+local minute = floor(q.now / 60000000)
+local seen = {}
+for m = minute - 2, minute do
+	local got = call('HMGET', q.k .. 'b:' .. m, unpack(ids))
+	for n = 1, #ids do
+		seen[n] = got[n] or seen[n]
+	end
+end
+
+local answers, kept = {}, {}
+for n = 1, #ids do
+	if not seen[n] then
 		local dups = {}
-		for j = 1, n do
-			local id, dup = accept(q, a)
+		for j = places[n], places[n + 1] - 3, ACCEPT do
+			local id, dup = accept(q, j)
 			if dup then
-				dups[#dups + 1] = j - 1
+				dups[#dups + 1] = (j - places[n]) / ACCEPT
 				dups[#dups + 1] = id
 			end
-			a = a + ACCEPT
 		end
-		local answer = table.concat(dups, ' ')
-		call('SET', key, answer, 'PX', 120000)
-		answers[#answers + 1] = answer
+		seen[n] = table.concat(dups, ' ')
+		kept[#kept + 1] = ids[n]
+		kept[#kept + 1] = seen[n]
 	end
+	answers[n] = seen[n]
+end
+if #kept > 0 then
+	local key = q.k .. 'b:' .. minute
+	many('HSET', key, kept)
+	call('PEXPIRE', key, 180000)
 end
 close_all()
 return answers

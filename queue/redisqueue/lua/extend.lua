@@ -4,13 +4,18 @@ local q = open(ARGV[1])
 ran(q)
 local lease = tonumber(ARGV[2])
 local lost, cancelled, ends = {}, {}, {}
+local tokens = {}
+for a = 3, #ARGV, 3 do
+	tokens[#tokens + 1] = ARGV[a]
+end
+read_holders(q, tokens)
 for a = 3, #ARGV, 3 do
 	local n = (a - 3) / 3
 	local lane, t = holding(q, ARGV[a])
 	if not lane then
 		lost[#lost + 1] = n
 	else
-		ends[#ends + 1] = at(q, lease)
+		ends[#ends + 1] = int(at(q, lease))
 		ends[#ends + 1] = lane
 		if t.lease ~= lease or t.spared ~= 0 then
 			t.lease, t.spared = lease, 0

@@ -13,11 +13,13 @@
 --   due        ZSET by time: l and a waiting lane, s and a scheduled job's number, p and a parked group;  sched HASH number -> element
 --   dead       ZSET id by time;  deadrec HASH id -> error and element
 --   gone       HASH id -> c or p: jobs in lanes that are cancelled or purged and leave when they are heads that nobody has
---   d:GROUPKEY dedupe, st:ID status, b:BATCH and a:PROCESS answers: end by themselves;  wake ZSET: somebody should look
+--   d:GROUPKEY dedupe, st:ID status, b:MINUTE HASH batch -> answer, a:PROCESS last answer: end by themselves;  wake ZSET: somebody should look
 -- LANE is the length of the group, l or b (L or B without a key), the group, the key (or the job's ID).
 -- An element is its format, a byte, number and time, and the job's record (record.go).
 
-local P = string.sub(KEYS[1], 1, -3)
+local floor, format, sub, byte, find = math.floor, string.format, string.sub, string.byte, string.find
+local pack, unpack_struct = struct.pack, struct.unpack
+local P = sub(KEYS[1], 1, -3)
 local META = '>dddddddddddd'
 local HEAD = '>BBdd'
 local REC = 19 -- where the record begins in an element
@@ -28,12 +30,19 @@ local call = redis.call
 local function many(command, key, list, flag)
 	for from = 1, #list, 4000 do
 		local to = math.min(#list, from + 3999)
-		if flag then
+		if not key then
+			call(command, unpack(list, from, to))
+		elseif flag then
 			call(command, key, flag, unpack(list, from, to))
 		else
 			call(command, key, unpack(list, from, to))
 		end
 	end
+end
+
+-- int writes a whole number; Lua's own way is slow, and writes large ones with an exponent.
+local function int(n)
+	return format('%d', n)
 end
 
 local clock
@@ -53,10 +62,10 @@ local function open(name)
 	if q then
 		return q
 	end
-	q = {k = P .. name .. ':', name = name, bump = 0, h = {}, hd = {}, freed = {}, gl = {}, gb = {}}
+	q = {k = P .. name .. ':', name = name, bump = 0, h = {}, hd = {}, tk = {}, gl = {}, gb = {}}
 	local m = call('GET', q.k .. 'm')
 	if m then
-		q.seq, q.turns, q.run, q.from, q.to, q.last, q.jobs, q.gone, q.released, q.parks, q.limits, q.paused = struct.unpack(META, m)
+		q.seq, q.turns, q.run, q.from, q.to, q.last, q.jobs, q.gone, q.released, q.parks, q.limits, q.paused = unpack_struct(META, m)
 	else
 		q.seq, q.turns, q.run, q.from, q.to, q.last, q.jobs, q.gone, q.released, q.parks, q.limits, q.paused = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 		q.new = true
@@ -64,7 +73,7 @@ local function open(name)
 	-- The clock never goes back, and no two things are set for the same instant.
 	q.now = time()
 	if q.now <= q.last then
-		call('INCRBY', P .. 'ahead', string.format('%.0f', q.last + 1 - q.now))
+		call('INCRBY', P .. 'ahead', int(q.last + 1 - q.now))
 		clock = q.last + 1
 		q.now = clock
 	end
@@ -103,6 +112,14 @@ local function flush_leases(q)
 	end
 end
 
+-- flush_gone deletes the lanes whose only job has left.
+local function flush_gone(q)
+	if q.empty then
+		many('DEL', nil, q.empty)
+		q.empty = nil
+	end
+end
+
 local function flush_held(q)
 	local set, del
 	for g in pairs(q.hd) do
@@ -127,13 +144,14 @@ end
 
 -- close writes what has changed. look says that the marker must be right, not only set.
 local function close(q, look)
+	flush_gone(q)
 	flush_leases(q)
 	flush_adds(q)
 	flush_held(q)
 	if q.new then
 		call('SADD', P .. 'queues', q.name)
 	end
-	call('SET', q.k .. 'm', struct.pack(META, q.seq, q.turns, q.run, q.from, q.to, q.now + q.bump, q.jobs, q.gone, q.released, q.parks, q.limits, q.paused))
+	call('SET', q.k .. 'm', pack(META, q.seq, q.turns, q.run, q.from, q.to, q.now + q.bump, q.jobs, q.gone, q.released, q.parks, q.limits, q.paused))
 	if look then
 		if q.paused == 0 and call('EXISTS', q.k .. 'ring:l', q.k .. 'ring:b') > 0 then
 			call('ZADD', q.k .. 'wake', 0, '')
@@ -151,21 +169,26 @@ local function close_all(q)
 	end
 end
 
--- split reads a lane's name: its group, class, and whether it has a key.
+-- split reads a lane's name: its group and class.
+local groups, classes = {}, {}
 local function split(lane)
+	local g = groups[lane]
+	if g then
+		return g, classes[lane]
+	end
 	local n, c = string.match(lane, '^(%d+)(%a)')
 	local from = #n + 2
-	local g = string.sub(lane, from, from + n - 1)
-	local class = string.lower(c)
-	return g, class, c == class
+	g, c = sub(lane, from, from + n - 1), string.lower(c)
+	groups[lane], classes[lane] = g, c
+	return g, c
 end
 
 -- info reads what scripts need of an element. Of a record in a newer format nothing is known: it never ends by itself.
 local function info(e)
 	local i = {}
 	local format, flags
-	i.mark, i.flags, i.seq, i.since = struct.unpack(HEAD, e)
-	format, flags = string.byte(e, REC, REC + 1)
+	i.mark, i.flags, i.seq, i.since = unpack_struct(HEAD, e)
+	format, flags = byte(e, REC, REC + 1)
 	if format ~= 1 then
 		i.opaque = true
 		i.id, i.kind, i.group, i.key, i.dedupe = '', '', '', '', ''
@@ -176,33 +199,33 @@ local function info(e)
 	i.relaxed = flags % 4 >= 2
 	i.tracked = flags % 8 >= 4
 	local dh, dl, kh, kl
-	i.attempts, i.max, i.crashes, i.maxcrashes = struct.unpack('>I4I4I4I4', e, REC + 2)
-	dh, dl, kh, kl = struct.unpack('>I4I4I4I4', e, REC + 26)
+	i.attempts, i.max, i.crashes, i.maxcrashes = unpack_struct('>I4I4I4I4', e, REC + 2)
+	dh, dl, kh, kl = unpack_struct('>I4I4I4I4', e, REC + 26)
 	i.deadline = dh * 4294967296 + dl
 	i.keep = kh * 4294967296 + kl
 	local codec
-	i.id, i.kind, i.group, i.key, i.dedupe, codec, i.hist = struct.unpack('>Hc0Hc0Hc0Hc0Hc0Hc0', e, REC + 42)
+	i.id, i.kind, i.group, i.key, i.dedupe, codec, i.hist = unpack_struct('>Hc0Hc0Hc0Hc0Hc0Hc0', e, REC + 42)
 	return i
 end
 
 local function id_of(e)
-	if string.byte(e, REC) ~= 1 then
+	if byte(e, REC) ~= 1 then
 		return ''
 	end
-	return (struct.unpack('>Hc0', e, REC + 42))
+	return (unpack_struct('>Hc0', e, REC + 42))
 end
 
 local function late(q, e)
-	if string.byte(e, REC) ~= 1 then
+	if byte(e, REC) ~= 1 then
 		return false
 	end
-	local _, _, _, since = struct.unpack(HEAD, e)
-	local h, l = struct.unpack('>I4I4', e, REC + 26)
+	local _, _, _, since = unpack_struct(HEAD, e)
+	local h, l = unpack_struct('>I4I4', e, REC + 26)
 	return q.now - since > (h * 4294967296 + l) * 1000
 end
 
 local function ms(q)
-	return math.floor(q.now / 1000)
+	return floor(q.now / 1000)
 end
 
 -- rewrite makes an element with other counts. text, if given, joins the history, which keeps its first and last 10.
@@ -210,15 +233,15 @@ local function rewrite(q, e, i, text)
 	if i.opaque then
 		return e
 	end
-	local counts = struct.pack('>I4I4I4I4', i.attempts, i.max, i.crashes, i.maxcrashes)
-	local head = struct.pack(HEAD, i.mark, i.flags, i.seq, i.since) .. string.sub(e, REC, REC + 1) .. counts
-	local len = struct.unpack('>I4', e, i.hist)
-	local hist = string.sub(e, i.hist + 4, i.hist + 3 + len)
+	local counts = pack('>I4I4I4I4', i.attempts, i.max, i.crashes, i.maxcrashes)
+	local head = pack(HEAD, i.mark, i.flags, i.seq, i.since) .. sub(e, REC, REC + 1) .. counts
+	local len = unpack_struct('>I4', e, i.hist)
+	local hist = sub(e, i.hist + 4, i.hist + 3 + len)
 	if text then
 		local entries, pos, number = {}, 1, 0
 		while pos <= #hist do
-			local n, size = struct.unpack('>I4', hist, pos), struct.unpack('>H', hist, pos + 12)
-			entries[#entries + 1] = string.sub(hist, pos, pos + 13 + size)
+			local n, size = unpack_struct('>I4', hist, pos), unpack_struct('>H', hist, pos + 12)
+			entries[#entries + 1] = sub(hist, pos, pos + 13 + size)
 			number = n
 			pos = pos + 14 + size
 		end
@@ -226,10 +249,10 @@ local function rewrite(q, e, i, text)
 			table.remove(entries, 11)
 		end
 		local t = ms(q)
-		entries[#entries + 1] = struct.pack('>I4I4I4H', number + 1, math.floor(t / 4294967296), t % 4294967296, #text) .. text
+		entries[#entries + 1] = pack('>I4I4I4H', number + 1, floor(t / 4294967296), t % 4294967296, #text) .. text
 		hist = table.concat(entries)
 	end
-	local new = head .. string.sub(e, REC + 18, i.hist - 1) .. struct.pack('>I4', #hist) .. hist .. string.sub(e, i.hist + 4 + len)
+	local new = head .. sub(e, REC + 18, i.hist - 1) .. pack('>I4', #hist) .. hist .. sub(e, i.hist + 4 + len)
 	i.hist = i.hist -- its place has not changed
 	return new
 end
@@ -238,11 +261,11 @@ end
 local function letter(e)
 	local i = info(e)
 	if i.opaque then
-		return string.sub(e, 1, 64)
+		return sub(e, 1, 64)
 	end
-	local len = struct.unpack('>I4', e, i.hist)
+	local len = unpack_struct('>I4', e, i.hist)
 	local pos = i.hist + 4 + len
-	return string.sub(e, 1, pos + 3 + struct.unpack('>I4', e, pos))
+	return sub(e, 1, pos + 3 + unpack_struct('>I4', e, pos))
 end
 
 local function held(q, g)
@@ -252,6 +275,24 @@ local function held(q, g)
 		q.h[g] = n
 	end
 	return n
+end
+
+-- read_held reads what several groups have in flight.
+local function read_held(q, list)
+	local want, n = {}, 0
+	for _, g in ipairs(list) do
+		if not q.h[g] then
+			q.h[g] = 0
+			n = n + 1
+			want[n] = g
+		end
+	end
+	if n > 0 then
+		local got = call('HMGET', q.k .. 'held', unpack(want))
+		for i = 1, n do
+			q.h[want[i]] = tonumber(got[i] or 0)
+		end
+	end
 end
 
 local function hold(q, g, d)
@@ -295,7 +336,7 @@ local function enter(q, g, c)
 		list = {}
 		q[adds] = list
 	end
-	list[#list + 1] = seq(q)
+	list[#list + 1] = int(seq(q))
 	list[#list + 1] = g
 	q.woken = true
 end
@@ -403,30 +444,31 @@ end
 local function bury(q, e, i, reason)
 	finish(q, i, 'dead', reason)
 	call('ZADD', q.k .. 'dead', ms(q), i.id)
-	call('HSET', q.k .. 'deadrec', i.id, struct.pack('>I4', #reason) .. reason .. e)
+	call('HSET', q.k .. 'deadrec', i.id, pack('>I4', #reason) .. reason .. e)
 end
 
 local function die(q, e, i, reason, out)
 	bury(q, e, i, reason)
 	if out then
-		out.died[#out.died + 1] = {i.id, reason, string.format('%.0f', ms(q)), letter(e)}
+		out.died[#out.died + 1] = {i.id, reason, format('%.0f', ms(q)), letter(e)}
 	end
 end
 
 local function schedule(q, e, i, due)
-	local n = string.format('%016.0f', seq(q))
+	local n = format('%016.0f', seq(q))
 	q.bump = q.bump + 1
 	due = due + q.bump - 1
 	local first = call('ZRANGE', q.k .. 'due', 0, 0, 'WITHSCORES')
 	if not first[2] or due < tonumber(first[2]) then
 		q.woken = true -- a worker that sleeps must know when to look
 	end
-	call('ZADD', q.k .. 'due', due, 's' .. n)
+	call('ZADD', q.k .. 'due', int(due), 's' .. n)
 	call('HSET', q.k .. 'sched', n, e)
 	moved(q, i, 's' .. n)
 end
 
 local function append(q, lane, e)
+	flush_gone(q)
 	q.jobs = q.jobs + 1
 	if call('RPUSH', q.k .. 'l:' .. lane, e) == 1 then
 		ready_tail(q, lane)
@@ -444,8 +486,19 @@ end
 -- shift takes a lane's head away, and heads after it that are cancelled. It says whether there is another job.
 local function shift(q, lane)
 	local key = q.k .. 'l:' .. lane
-	call('LTRIM', key, 1, -1)
 	q.jobs = q.jobs - 1
+	if q.gone == 0 then
+		if call('LLEN', key) > 1 then
+			call('LTRIM', key, 1, -1)
+			return true
+		end
+		if not q.empty then
+			q.empty = {}
+		end
+		q.empty[#q.empty + 1] = key
+		return false
+	end
+	call('LTRIM', key, 1, -1)
 	while q.gone > 0 do
 		local e = call('LINDEX', key, 0)
 		if not e then
@@ -474,7 +527,7 @@ local function wait(q, lane, after)
 		ready_tail(q, lane)
 		return
 	end
-	call('ZADD', q.k .. 'due', at(q, after), 'l' .. lane)
+	call('ZADD', q.k .. 'due', int(at(q, after)), 'l' .. lane)
 end
 
 local function unlease(q, lane, g)
@@ -482,7 +535,7 @@ local function unlease(q, lane, g)
 		q.unl = {}
 	end
 	q.unl[#q.unl + 1] = lane
-	q.freed[lane] = true
+	q.tk[lane] = false
 	hold(q, g, -1)
 end
 
@@ -502,8 +555,88 @@ local function park(q, g, span)
 		end
 		return
 	end
-	q.parks = q.parks + call('ZADD', q.k .. 'due', at(q, span), 'p' .. g)
+	q.parks = q.parks + call('ZADD', q.k .. 'due', int(at(q, span)), 'p' .. g)
 	sit(q, g)
+end
+
+-- Tokens. What is kept of one: '>ddB' lease, claim, whether it was spared; the token's own part; of a tracked job, @ and its ID.
+
+local function holder(q, lane)
+	local v = q.tk[lane]
+	if v == nil then
+		v = call('HGET', q.k .. 'tok', lane)
+		q.tk[lane] = v
+	end
+	if not v then
+		return nil
+	end
+	local t = {}
+	local rest
+	t.lease, t.claim, t.spared = unpack_struct('>ddB', v)
+	rest = sub(v, 18)
+	local cut = find(rest, '@', 1, true)
+	if cut then
+		t.token, t.id = sub(rest, 1, cut - 1), sub(rest, cut + 1)
+	else
+		t.token = rest
+	end
+	return t
+end
+
+local function keep(q, lane, t)
+	q.tk[lane] = pack('>ddB', t.lease, t.claim, t.spared) .. t.token .. (t.id and '@' .. t.id or '')
+	call('HSET', q.k .. 'tok', lane, q.tk[lane])
+end
+
+-- lane_in reads the lane that a token names; nothing if it is no token.
+local function lane_in(token)
+	local cut = find(token, '@', 1, true)
+	if not cut then
+		return nil
+	end
+	local lane = sub(token, cut + 1)
+	if not find(lane, '^%d+%a') then
+		return nil
+	end
+	return lane, sub(token, 1, cut - 1)
+end
+
+-- read_holders reads who holds the lanes of several tokens.
+local function read_holders(q, tokens)
+	local lanes, n = {}, 0
+	for _, token in ipairs(tokens) do
+		local lane = lane_in(token)
+		if lane and q.tk[lane] == nil then
+			q.tk[lane] = false
+			n = n + 1
+			lanes[n] = lane
+		end
+	end
+	if n == 0 then
+		return
+	end
+	local got = call('HMGET', q.k .. 'tok', unpack(lanes))
+	local list = {}
+	for i = 1, n do
+		q.tk[lanes[i]] = got[i]
+		if got[i] then
+			list[#list + 1] = (split(lanes[i]))
+		end
+	end
+	read_held(q, list)
+end
+
+-- holding finds the lane that a token holds; nothing if it does not any more.
+local function holding(q, token)
+	local lane, own = lane_in(token)
+	if not lane then
+		return nil
+	end
+	local t = holder(q, lane)
+	if not t or t.token ~= own then
+		return nil
+	end
+	return lane, t
 end
 
 -- ran notes that something runs. If nothing did for so long that leases may have ended for want of anybody who could
@@ -513,7 +646,7 @@ local function ran(q)
 	if first[1] then
 		local ends = tonumber(first[2])
 		if ends <= q.now then
-			local lease = struct.unpack('>d', call('HGET', q.k .. 'tok', first[1]))
+			local lease = holder(q, first[1]).lease
 			if q.now - q.run > lease * 2 / 3 then
 				if ends > q.to then
 					q.from = q.run
@@ -523,50 +656,6 @@ local function ran(q)
 		end
 	end
 	q.run = q.now
-end
-
--- Tokens. What is kept of one: '>ddB' lease, claim, whether it was spared; the token's own part; of a tracked job, @ and its ID.
-
-local function holder(q, lane)
-	if q.freed[lane] then
-		return nil
-	end
-	local v = call('HGET', q.k .. 'tok', lane)
-	if not v then
-		return nil
-	end
-	local t = {}
-	local rest
-	t.lease, t.claim, t.spared = struct.unpack('>ddB', v)
-	rest = string.sub(v, 18)
-	local cut = string.find(rest, '@', 1, true)
-	if cut then
-		t.token, t.id = string.sub(rest, 1, cut - 1), string.sub(rest, cut + 1)
-	else
-		t.token = rest
-	end
-	return t
-end
-
-local function keep(q, lane, t)
-	call('HSET', q.k .. 'tok', lane, struct.pack('>ddB', t.lease, t.claim, t.spared) .. t.token .. (t.id and '@' .. t.id or ''))
-end
-
--- holding finds the lane that a token holds; nothing if it does not any more.
-local function holding(q, token)
-	local cut = string.find(token, '@', 1, true)
-	if not cut then
-		return nil
-	end
-	local lane = string.sub(token, cut + 1)
-	if not string.find(lane, '^%d+%a') then
-		return nil
-	end
-	local t = holder(q, lane)
-	if not t or t.token ~= string.sub(token, 1, cut - 1) then
-		return nil
-	end
-	return lane, t
 end
 
 -- marked says whether the head of a lane is cancelled or purged; it may only be asked where there are such.
@@ -595,19 +684,19 @@ local ACCEPT = 7
 local function accept(q, a)
 	local record, lane, dedupe, dead = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 6]
 	local n = seq(q)
-	local id, kind, group, key = struct.unpack('>Hc0Hc0Hc0Hc0', record, 43)
+	local id, kind, group, key = unpack_struct('>Hc0Hc0Hc0Hc0', record, 43)
 	if dedupe ~= '' then
 		local k = q.k .. 'd:' .. dedupe
-		if not call('SET', k, struct.pack('>dHc0Hc0', n, #id, id, #kind, kind) .. key, 'NX', 'PX', ARGV[a + 3]) then
-			return struct.unpack('>Hc0', call('GET', k), 9), true
+		if not call('SET', k, pack('>dHc0Hc0', n, #id, id, #kind, kind) .. key, 'NX', 'PX', ARGV[a + 3]) then
+			return unpack_struct('>Hc0', call('GET', k), 9), true
 		end
 	end
 	local due = math.max(q.now + ARGV[a + 4], tonumber(ARGV[a + 5]))
 	if dead ~= '' then
 		due = q.now
 	end
-	local e = struct.pack(HEAD, 1, 0, n, due) .. record
-	local tracked = string.byte(record, 2) % 8 >= 4
+	local e = pack(HEAD, 1, 0, n, due) .. record
+	local tracked = byte(record, 2) % 8 >= 4
 	if not tracked and dead == '' and due <= q.now then
 		append(q, lane, e)
 		return id

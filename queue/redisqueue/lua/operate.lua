@@ -30,8 +30,8 @@ local function cancel(id)
 	end
 	local where = s[2]
 	local i = {id = id, tracked = true, attempts = s[3], crashes = s[4], since = s[5], keep = tonumber(s[6])}
-	if string.sub(where, 1, 1) == 's' then
-		unschedule(string.sub(where, 2))
+	if sub(where, 1, 1) == 's' then
+		unschedule(sub(where, 2))
 	else
 		local head = call('LINDEX', q.k .. 'l:' .. where, 0)
 		if head and id_of(head) == id then
@@ -55,7 +55,7 @@ local function free(i)
 	end
 	local key = q.k .. 'd:' .. #i.group .. ':' .. i.group .. i.dedupe
 	local v = call('GET', key)
-	if v and struct.unpack('>Hc0', v, 9) == i.id then
+	if v and unpack_struct('>Hc0', v, 9) == i.id then
 		call('DEL', key)
 	end
 end
@@ -67,7 +67,7 @@ local function bury_no_more(id)
 	end
 	call('ZREM', q.k .. 'dead', id)
 	call('HDEL', q.k .. 'deadrec', id)
-	return string.sub(d, 5 + struct.unpack('>I4', d))
+	return sub(d, 5 + unpack_struct('>I4', d))
 end
 
 local function replay(id)
@@ -192,7 +192,7 @@ elseif what == 'purge' then
 				end
 			elseif where == 'dead' then
 				local d = call('HGET', q.k .. 'deadrec', name)
-				local i = d and info(string.sub(d, 5 + struct.unpack('>I4', d)))
+				local i = d and info(sub(d, 5 + unpack_struct('>I4', d)))
 				if i and picks(upto, group, key, kind, i) then
 					bury_no_more(name)
 					erase(i)
@@ -208,8 +208,8 @@ elseif what == 'purge' then
 				local v = call('GET', k)
 				if v then
 					local size, rest = string.match(name, '^(%d+):(.*)$')
-					local number, _, theirs, pos = struct.unpack('>dHc0Hc0', v)
-					if picks(upto, group, key, kind, {seq = number, group = string.sub(rest, 1, size), key = string.sub(v, pos), kind = theirs}) then
+					local number, _, theirs, pos = unpack_struct('>dHc0Hc0', v)
+					if picks(upto, group, key, kind, {seq = number, group = sub(rest, 1, size), key = sub(v, pos), kind = theirs}) then
 						call('DEL', k)
 					end
 				end

@@ -1,4 +1,4 @@
 -- ARGV: queue. Changes nothing.
 local q = open(ARGV[1])
 local sched, due = call('HLEN', q.k .. 'sched'), call('ZCARD', q.k .. 'due')
-return {q.jobs - q.gone, call('ZCARD', q.k .. 'lease'), due - sched - q.parks, sched, call('ZCARD', q.k .. 'dead'), q.parks, q.paused, string.format('%.0f', q.now), q.limits, string.format('%.0f', q.seq)}
+return {q.jobs - q.gone, call('ZCARD', q.k .. 'lease'), due - sched - q.parks, sched, call('ZCARD', q.k .. 'dead'), q.parks, q.paused, int(q.now), q.limits, int(q.seq)}
