@@ -1,0 +1,273 @@
+package redisqueue_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/breakwater-go/breakwater/internal/redisserver"
+	"github.com/breakwater-go/breakwater/queue"
+	"github.com/breakwater-go/breakwater/queue/redisqueue"
+)
+
+// always is how a server must be set up to lose nothing when it is killed.
+var always = []string{"--appendonly", "yes", "--appendfsync", "always"}
+
+// P1: "Acknowledged means durable. 200 is sent only after the job is in a durable queue."
+func TestP1RedisIsKilled(t *testing.T) {
+	t.Parallel()
+	for _, sync := range []string{"always", "everysec"} { // what a process has written the system keeps, whenever the disk has it
+		t.Run(sync, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, "--appendonly", "yes", "--appendfsync", sync)
+			l := newLoad(t, dial(t, s.Addr), redisqueue.Config{})
+			l.work(2 * time.Second)
+			l.work(2 * time.Second)
+			stop := l.enqueue()
+			for range 5 {
+				l.more(100)
+				require.NoError(t, s.Kill())
+				require.NoError(t, s.Start())
+			}
+			l.more(100)
+			stop()
+			l.drained()
+		})
+	}
+}
+
+func TestRedisIsPausedForLongerThanALease(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	client := redis.NewClient(&redis.Options{Addr: s.Addr, ReadTimeout: time.Second})
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	l := newLoad(t, client, redisqueue.Config{})
+	const lease = time.Second
+	l.work(lease)
+	l.work(lease)
+	stop := l.enqueue()
+	for range 3 {
+		l.more(200)
+		require.NoError(t, s.Pause())
+		time.Sleep(3 * lease) // the fault itself
+		require.NoError(t, s.Resume())
+	}
+	l.more(200)
+	stop()
+	l.drained()
+	require.Zero(t, l.crashes, "no worker died: what ended while Redis was away must not count")
+	require.Zero(t, l.twice())
+}
+
+func TestScriptFlushUnderLoad(t *testing.T) {
+	t.Parallel()
+	client := dial(t, start(t).Addr)
+	l := newLoad(t, client, redisqueue.Config{})
+	l.work(10 * time.Second)
+	stop := l.enqueue()
+	for range 50 {
+		l.more(20)
+		require.NoError(t, client.ScriptFlush(t.Context()).Err())
+	}
+	stop()
+	l.drained()
+	require.Zero(t, l.twice())
+}
+
+func TestBlockingConnectionIsKilled(t *testing.T) {
+	t.Parallel()
+	client := dial(t, start(t).Addr)
+	l := newLoad(t, client, redisqueue.Config{})
+	l.work(30 * time.Second)
+	blocked := func() (ids []string) {
+		list, err := client.ClientList(t.Context()).Result()
+		assert.NoError(t, err)
+		for line := range strings.Lines(list) {
+			if strings.Contains(line, "cmd=bzpopmin") {
+				ids = append(ids, strings.TrimPrefix(strings.Fields(line)[0], "id="))
+			}
+		}
+		return ids
+	}
+	for range 5 {
+		require.Eventually(t, func() bool { return len(blocked()) > 0 }, 10*time.Second, time.Millisecond)
+		for _, id := range blocked() {
+			require.NoError(t, client.ClientKillByFilter(t.Context(), "ID", id).Err())
+		}
+		began := time.Now()
+		_, err := l.jobs.Enqueue(t.Context(), queue.Job{Kind: "k", Key: "x", Payload: []byte("1")})
+		require.NoError(t, err)
+		require.Eventually(t, func() bool {
+			s, err := l.jobs.Stats(t.Context())
+			return err == nil && s.Jobs == 0
+		}, 10*time.Second, time.Millisecond)
+		require.Less(t, time.Since(began), 6*time.Second, "at the latest the worker looks by itself, after 5 s")
+	}
+	l.stop()
+	l.done.Wait()
+}
+
+// TestFullRedisRefusesWholeAndDrains is of a Redis at its maxmemory: an Enqueue is refused whole, the webhook answers 503, and
+// workers go on until there is room.
+func TestFullRedisRefusesWholeAndDrains(t *testing.T) {
+	t.Parallel()
+	client := dial(t, start(t, "--maxmemory", "12mb").Addr)
+	b := redisqueue.New(client, redisqueue.Config{})
+	q, err := queue.New(b, queue.Config{})
+	require.NoError(t, err)
+	payload := make([]byte, 10_000)
+	accepted := 0
+	for {
+		batch := make([]queue.Job, 20)
+		for i := range batch {
+			batch[i] = queue.Job{Kind: "k", Group: fmt.Sprint("shop", i%5), Key: fmt.Sprint(i % 7), Payload: payload, DedupeKey: fmt.Sprint(accepted, "-", i), Track: i == 0}
+		}
+		_, err := q.Enqueue(t.Context(), batch...)
+		if err == nil {
+			accepted += len(batch)
+			require.Less(t, accepted, 10_000)
+			continue
+		}
+		require.ErrorContains(t, err, "maxmemory")
+		s, err := q.Stats(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, accepted, s.Jobs, "refused whole")
+		first, err := client.Exists(t.Context(), "{breakwater:0}:default:d:5:shop0"+batch[0].DedupeKey).Result()
+		require.NoError(t, err)
+		require.Zero(t, first, "no dedupe key of an enqueue that failed")
+		break
+	}
+	require.Positive(t, accepted)
+	problems, err := b.Check(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, problems)
+
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	mux := queue.NewMux()
+	var done atomic.Int64
+	mux.Handle("k", func(context.Context, queue.Job) error {
+		if done.Add(1) == int64(accepted) {
+			stop()
+		}
+		return nil
+	})
+	require.NoError(t, q.Run(ctx, mux, queue.WorkerConfig{Concurrency: 20}))
+	require.EqualValues(t, accepted, done.Load())
+	_, err = q.Enqueue(t.Context(), queue.Job{Kind: "k"})
+	require.NoError(t, err, "there is room again")
+}
+
+func TestEvictingServerIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []string{"allkeys-lru", "volatile-ttl", "allkeys-random"} {
+		client := dial(t, start(t, "--maxmemory", "100mb", "--maxmemory-policy", policy).Addr)
+		q, err := queue.New(redisqueue.New(client, redisqueue.Config{}), queue.Config{})
+		require.NoError(t, err)
+		_, err = q.Enqueue(t.Context(), queue.Job{Kind: "k"})
+		require.ErrorIs(t, err, redisqueue.ErrServer)
+		require.ErrorContains(t, err, policy)
+		require.NoError(t, client.Do(t.Context(), "config", "set", "maxmemory-policy", "noeviction").Err())
+		_, err = q.Enqueue(t.Context(), queue.Job{Kind: "k"})
+		require.NoError(t, err, "it is asked again until it is fit")
+	}
+}
+
+// pair is a server's replica, a client that speaks to the primary, and what cuts the replica off and makes it the primary.
+func pair(t *testing.T) (replica *redisserver.Server, client *redis.Client, cutOff, promote func()) {
+	t.Helper()
+	a := start(t, always...)
+	_, port, err := net.SplitHostPort(a.Addr)
+	require.NoError(t, err)
+	b := start(t, append([]string{"--replicaof", "127.0.0.1 " + port, "--repl-diskless-sync-delay", "0"}, always...)...)
+	var addr atomic.Pointer[string]
+	addr.Store(&a.Addr)
+	client = redis.NewClient(&redis.Options{
+		Addr: "primary:0", Dialer: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", *addr.Load())
+		},
+	})
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	direct := dial(t, b.Addr)
+	require.Eventually(t, func() bool {
+		return strings.Contains(direct.Info(t.Context(), "replication").Val(), "master_link_status:up")
+	}, 20*time.Second, 10*time.Millisecond)
+	cutOff = func() { require.NoError(t, direct.Do(t.Context(), "replicaof", "no", "one").Err()) }
+	return b, client, cutOff, func() {
+		require.NoError(t, a.Kill())
+		cutOff()
+		addr.Store(&b.Addr)
+	}
+}
+
+func TestReplicaIsPromotedAfterItHasConfirmed(t *testing.T) {
+	t.Parallel()
+	_, client, _, promote := pair(t)
+	l := newLoad(t, client, redisqueue.Config{Replicas: 1})
+	l.work(2 * time.Second)
+	stop := l.enqueue()
+	l.more(500)
+	promote()
+	// The new primary has no replica: nothing more is acknowledged, and all that was is done.
+	stop()
+	l.drained()
+}
+
+func TestEnqueueFailsIfReplicasDoNotConfirm(t *testing.T) {
+	t.Parallel()
+	replica, client, _, _ := pair(t)
+	l := newLoad(t, client, redisqueue.Config{Replicas: 1, ReplicasWithin: 100 * time.Millisecond})
+	_, err := l.jobs.Enqueue(t.Context(), queue.Job{Kind: "k", DedupeKey: "a"})
+	require.NoError(t, err)
+	require.NoError(t, replica.Pause())
+	_, err = l.jobs.Enqueue(t.Context(), queue.Job{Kind: "k", DedupeKey: "b"})
+	require.ErrorIs(t, err, redisqueue.ErrNotReplicated)
+	require.NoError(t, replica.Resume())
+	r, err := l.jobs.Enqueue(t.Context(), queue.Job{Kind: "k", DedupeKey: "b"})
+	require.NoError(t, err)
+	require.True(t, r[0].Duplicate, "it is in the queue of the primary: sending it again is safe")
+}
+
+// TestReplicaIsPromotedThatMissedTheLast is a failover that loses the last moment, as one without Config.Replicas may: what is there
+// goes on as it should, and no token of the lost moment is taken for one of after it.
+func TestReplicaIsPromotedThatMissedTheLast(t *testing.T) {
+	t.Parallel()
+	_, client, cutOff, promote := pair(t)
+	b := redisqueue.New(client, redisqueue.Config{})
+	q, err := queue.New(b, queue.Config{})
+	require.NoError(t, err)
+	for i := range 10 {
+		_, err := q.Enqueue(t.Context(), queue.Job{Kind: "k", Key: "one", Payload: []byte{byte(i)}})
+		require.NoError(t, err)
+	}
+	require.NoError(t, client.Do(t.Context(), "wait", 1, 10_000).Err())
+	cutOff() // from here on the replica gets nothing
+	before, err := b.Claim(t.Context(), "default", queue.Call{Process: "p", Number: 1, Max: 1, Lease: time.Minute})
+	require.NoError(t, err)
+	require.Len(t, before.Jobs, 1)
+	_, err = q.Enqueue(t.Context(), queue.Job{Kind: "k", Key: "lost"})
+	require.NoError(t, err)
+	promote()
+
+	problems, err := b.Check(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, problems)
+	e, err := b.Extend(t.Context(), "default", queue.Heartbeat{Tokens: []queue.Token{before.Jobs[0].Token}, Lease: time.Minute})
+	require.NoError(t, err)
+	require.Equal(t, []queue.Token{before.Jobs[0].Token}, e.Lost, "the lease is of the lost moment")
+	ack := queue.Call{Process: "p", Number: 2, Max: 1, Lease: time.Minute, Settle: []queue.Settlement{{Token: before.Jobs[0].Token, Action: queue.Ack}}}
+	after, err := b.Claim(t.Context(), "default", ack)
+	require.NoError(t, err)
+	require.Equal(t, e.Lost, after.Lost, "as is its Ack, which changes nothing")
+	require.Len(t, after.Jobs, 1)
+	require.Equal(t, before.Jobs[0].Job.ID, after.Jobs[0].Job.ID, "the head is still there")
+	require.NotEqual(t, before.Jobs[0].Token, after.Jobs[0].Token)
+}
