@@ -42,11 +42,11 @@ var spaces atomic.Int64
 type timed struct {
 	*redisqueue.Broker
 	t      testing.TB
-	client *redis.Client
+	client redis.UniversalClient
 	space  string
 }
 
-func newTimed(t testing.TB, client *redis.Client, partitions int) timed {
+func newTimed(t testing.TB, client redis.UniversalClient, partitions int) timed {
 	t.Helper()
 	space := "test" + strconv.FormatInt(spaces.Add(1), 10)
 	b := redisqueue.New(client, redisqueue.Config{Space: space, Partitions: partitions})

@@ -66,7 +66,7 @@ func (b *Broker) walk(ctx context.Context) (problems []string, err error) {
 			for _, key := range keys {
 				name, what, ok := strings.Cut(key[len(prefix):], ":")
 				if !ok {
-					if name != "queues" && name != "ahead" {
+					if name != "queues" && name != "ahead" && name != "partitions" {
 						problems = append(problems, fmt.Sprintf("partition %d: key %q is none of ours", p, key))
 					}
 					continue

@@ -3,14 +3,29 @@ package redisqueue
 import (
 	"context"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
 // Forward puts the clock of a space's queues forward, and brings the ends of keys nearer.
-func Forward(ctx context.Context, client *redis.Client, space string, partitions int, d time.Duration) error {
-	keys, err := client.Keys(ctx, glob.Replace("{"+space+":")+"*").Result()
+func Forward(ctx context.Context, client redis.UniversalClient, space string, partitions int, d time.Duration) error {
+	var mu sync.Mutex
+	var keys []string
+	list := func(ctx context.Context, node *redis.Client) error {
+		found, err := node.Keys(ctx, glob.Replace("{"+space+":")+"*").Result()
+		mu.Lock()
+		defer mu.Unlock()
+		keys = append(keys, found...)
+		return err
+	}
+	var err error
+	if c, ok := client.(*redis.ClusterClient); ok {
+		err = c.ForEachMaster(ctx, list)
+	} else {
+		err = list(ctx, client.(*redis.Client)) //nolint:forcetypeassert // there is no third
+	}
 	if err != nil {
 		return err
 	}

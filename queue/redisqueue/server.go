@@ -45,7 +45,30 @@ func (b *Broker) ready(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := b.agree(ctx); err != nil {
+		return err
+	}
 	b.checked.Store(true)
+	return nil
+}
+
+// ErrPartitions is wrapped by the error for a space that was made with another number of partitions: groups would be looked for where
+// they are not.
+var ErrPartitions = errors.New("redisqueue: Config.Partitions does not fit the space")
+
+// agree sees to it that all processes of a space use the same number of partitions: the first one notes it.
+func (b *Broker) agree(ctx context.Context) error {
+	key := b.parts[0].prefix + "partitions"
+	v, err := b.client.EvalSha(ctx, agreeScript.hash, []string{key}, len(b.parts)).Result()
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		v, err = b.client.Eval(ctx, agreeScript.text, []string{key}, len(b.parts)).Result()
+	}
+	if err != nil {
+		return fmt.Errorf("redisqueue: ask how many partitions space %q has: %w", b.cfg.Space, err)
+	}
+	if n := fmt.Sprint(v); n != strconv.Itoa(len(b.parts)) {
+		return fmt.Errorf("%w: space %q has %s and not %d; docs/redis.md says how to change that", ErrPartitions, b.cfg.Space, n, len(b.parts))
+	}
 	return nil
 }
 

@@ -1,0 +1,191 @@
+package redisqueue_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/breakwater-go/breakwater/queue"
+	"github.com/breakwater-go/breakwater/queue/brokertest"
+	"github.com/breakwater-go/breakwater/queue/redisqueue"
+)
+
+const slots = 16384
+
+// cluster is a Redis Cluster of three nodes.
+type cluster struct {
+	nodes []*redis.Client
+	ids   []string
+}
+
+func startCluster(t testing.TB) (*cluster, *redis.ClusterClient) {
+	t.Helper()
+	ctx := t.Context()
+	c := &cluster{}
+	var addrs []string
+	for i := range 3 {
+		s := start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--appendonly", "yes")
+		node := dial(t, s.Addr)
+		c.nodes, addrs = append(c.nodes, node), append(addrs, s.Addr)
+		id, err := node.Do(ctx, "cluster", "myid").Text()
+		require.NoError(t, err)
+		c.ids = append(c.ids, id)
+		require.NoError(t, node.ClusterAddSlotsRange(ctx, i*slots/3, (i+1)*slots/3-1).Err())
+		if i > 0 {
+			host, port, err := net.SplitHostPort(addrs[0])
+			require.NoError(t, err)
+			require.NoError(t, node.ClusterMeet(ctx, host, port).Err())
+		}
+	}
+	for _, node := range c.nodes {
+		require.Eventually(t, func() bool {
+			info := node.ClusterInfo(ctx).Val()
+			return strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3")
+		}, time.Minute, 10*time.Millisecond)
+	}
+	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs})
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	return c, client
+}
+
+// owner is which node has a slot, as the first one sees it.
+func (c *cluster) owner(t testing.TB, slot int) int {
+	t.Helper()
+	ranges, err := c.nodes[0].ClusterSlots(t.Context()).Result()
+	require.NoError(t, err)
+	for _, r := range ranges {
+		if slot >= r.Start && slot <= r.End {
+			for i, id := range c.ids {
+				if r.Nodes[0].ID == id {
+					return i
+				}
+			}
+		}
+	}
+	require.Fail(t, "nobody has the slot", slot)
+	return 0
+}
+
+// move moves a slot to another node, as redis-cli --cluster reshard does, a few keys at a time.
+func (c *cluster) move(t testing.TB, slot, to int) {
+	t.Helper()
+	ctx := t.Context()
+	from := c.owner(t, slot)
+	if from == to {
+		return
+	}
+	require.NoError(t, c.nodes[to].Do(ctx, "cluster", "setslot", slot, "importing", c.ids[from]).Err())
+	require.NoError(t, c.nodes[from].Do(ctx, "cluster", "setslot", slot, "migrating", c.ids[to]).Err())
+	host, port, err := net.SplitHostPort(c.nodes[to].Options().Addr)
+	require.NoError(t, err)
+	for {
+		keys, err := c.nodes[from].ClusterGetKeysInSlot(ctx, slot, 5).Result()
+		require.NoError(t, err)
+		if len(keys) == 0 {
+			break
+		}
+		args := []any{"migrate", host, port, "", 0, 5000, "keys"}
+		require.NoError(t, c.nodes[from].Do(ctx, append(args, anys(keys)...)...).Err())
+	}
+	for _, i := range []int{to, from, 3 - to - from} {
+		require.NoError(t, c.nodes[i].Do(ctx, "cluster", "setslot", slot, "node", c.ids[to]).Err())
+	}
+}
+
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	c, client := startCluster(t)
+	used := map[int]bool{}
+	for p := range 5 {
+		slot, err := client.ClusterKeySlot(t.Context(), "{breakwater:"+strconv.Itoa(p)+"}:g1").Result()
+		require.NoError(t, err)
+		used[c.owner(t, int(slot))] = true
+	}
+	require.Len(t, used, 3, "five partitions are on all three nodes")
+	brokertest.Run(t, brokertest.Config{
+		New:       func(t testing.TB) brokertest.Engine { t.Helper(); return newTimed(t, client, 5) },
+		Sleep:     sleep,
+		Sequences: 4, Steps: 80,
+	})
+}
+
+// TestSlotsMoveWhileJobsFlow moves the slots of a space from node to node, more than once, under load.
+func TestSlotsMoveWhileJobsFlow(t *testing.T) {
+	t.Parallel()
+	c, client := startCluster(t)
+	const partitions = 3
+	l := newLoad(t, client, redisqueue.Config{Partitions: partitions})
+	l.work(10 * time.Second)
+	l.work(10 * time.Second)
+	stop := l.enqueue()
+	for round := range 2 {
+		for p := range partitions {
+			l.more(100)
+			slot, err := client.ClusterKeySlot(t.Context(), "{breakwater:"+strconv.Itoa(p)+"}:g1").Result()
+			require.NoError(t, err)
+			c.move(t, int(slot), (c.owner(t, int(slot))+1+round)%3)
+		}
+	}
+	l.more(200)
+	stop()
+	l.drained()
+	require.Zero(t, l.twice())
+}
+
+// TestPartitionsAreChanged is the way that docs/redis.md describes: a new space beside the old one, whose workers begin when the old one
+// is empty.
+func TestPartitionsAreChanged(t *testing.T) {
+	t.Parallel()
+	client := dial(t, start(t).Addr)
+	before := redisqueue.New(client, redisqueue.Config{})
+	old, err := queue.New(before, queue.Config{})
+	require.NoError(t, err)
+	after, err := queue.New(redisqueue.New(client, redisqueue.Config{Space: "breakwater2", Partitions: 4}), queue.Config{})
+	require.NoError(t, err)
+	for i := range 200 {
+		q := old
+		if i >= 100 {
+			q = after // from here on the processes that enqueue have the new setting
+		}
+		_, err := q.Enqueue(t.Context(), queue.Job{Kind: "k", Group: fmt.Sprint(i % 7), Key: fmt.Sprint(i % 7), Payload: fmt.Append(nil, i)})
+		require.NoError(t, err)
+	}
+	order := map[string][]int{}
+	done := 0
+	run := func(q *queue.Queue, until int) {
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		mux := queue.NewMux()
+		mux.Handle("k", func(_ context.Context, j queue.Job) error {
+			n, err := strconv.Atoi(string(j.Payload))
+			order[j.Key] = append(order[j.Key], n)
+			if done++; done == until {
+				stop()
+			}
+			return err
+		})
+		require.NoError(t, q.Run(ctx, mux, queue.WorkerConfig{Concurrency: 1}))
+	}
+	run(old, 100)
+	s, err := old.Stats(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, s.Jobs+s.Scheduled)
+	run(after, 200)
+	for key, numbers := range order {
+		require.IsIncreasing(t, numbers, key)
+	}
+
+	// And nobody uses a space with another number by mistake.
+	wrong, err := queue.New(redisqueue.New(client, redisqueue.Config{Partitions: 4}), queue.Config{})
+	require.NoError(t, err)
+	_, err = wrong.Enqueue(t.Context(), queue.Job{Kind: "k"})
+	require.ErrorIs(t, err, redisqueue.ErrPartitions)
+	require.ErrorContains(t, err, "4")
+}
