@@ -58,7 +58,7 @@ func startCluster(t testing.TB) (*cluster, *redis.ClusterClient) {
 // owner is which node has a slot, as the first one sees it.
 func (c *cluster) owner(t testing.TB, slot int) int {
 	t.Helper()
-	ranges, err := c.nodes[0].ClusterSlots(t.Context()).Result()
+	ranges, err := c.nodes[0].ClusterSlots(t.Context()).Result() //nolint:staticcheck // CLUSTER SHARDS needs Redis 7
 	require.NoError(t, err)
 	for _, r := range ranges {
 		if slot >= r.Start && slot <= r.End {
@@ -121,22 +121,22 @@ func TestSlotsMoveWhileJobsFlow(t *testing.T) {
 	t.Parallel()
 	c, client := startCluster(t)
 	const partitions = 3
-	l := newLoad(t, client, redisqueue.Config{Partitions: partitions})
-	l.work(10 * time.Second)
-	l.work(10 * time.Second)
-	stop := l.enqueue()
+	l := brokertest.NewLoad(t, redisqueue.New(client, redisqueue.Config{Partitions: partitions}))
+	l.Work(10 * time.Second)
+	l.Work(10 * time.Second)
+	stop := l.Enqueue()
 	for round := range 2 {
 		for p := range partitions {
-			l.more(100)
+			l.More(100)
 			slot, err := client.ClusterKeySlot(t.Context(), "{breakwater:"+strconv.Itoa(p)+"}:g1").Result()
 			require.NoError(t, err)
 			c.move(t, int(slot), (c.owner(t, int(slot))+1+round)%3)
 		}
 	}
-	l.more(200)
+	l.More(200)
 	stop()
-	l.drained()
-	require.Zero(t, l.twice())
+	l.Drained()
+	require.Zero(t, l.Twice())
 }
 
 // TestPartitionsAreChanged is the way that docs/redis.md describes: a new space beside the old one, whose workers begin when the old one

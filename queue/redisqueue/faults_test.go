@@ -15,6 +15,7 @@ import (
 
 	"github.com/breakwater-go/breakwater/internal/redisserver"
 	"github.com/breakwater-go/breakwater/queue"
+	"github.com/breakwater-go/breakwater/queue/brokertest"
 	"github.com/breakwater-go/breakwater/queue/redisqueue"
 )
 
@@ -28,18 +29,18 @@ func TestP1RedisIsKilled(t *testing.T) {
 		t.Run(sync, func(t *testing.T) {
 			t.Parallel()
 			s := start(t, "--appendonly", "yes", "--appendfsync", sync)
-			l := newLoad(t, dial(t, s.Addr), redisqueue.Config{})
-			l.work(2 * time.Second)
-			l.work(2 * time.Second)
-			stop := l.enqueue()
+			l := brokertest.NewLoad(t, redisqueue.New(dial(t, s.Addr), redisqueue.Config{}))
+			l.Work(2 * time.Second)
+			l.Work(2 * time.Second)
+			stop := l.Enqueue()
 			for range 5 {
-				l.more(100)
+				l.More(100)
 				require.NoError(t, s.Kill())
 				require.NoError(t, s.Start())
 			}
-			l.more(100)
+			l.More(100)
 			stop()
-			l.drained()
+			l.Drained()
 		})
 	}
 }
@@ -49,44 +50,44 @@ func TestRedisIsPausedForLongerThanALease(t *testing.T) {
 	s := start(t)
 	client := redis.NewClient(&redis.Options{Addr: s.Addr, ReadTimeout: time.Second})
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
-	l := newLoad(t, client, redisqueue.Config{})
+	l := brokertest.NewLoad(t, redisqueue.New(client, redisqueue.Config{}))
 	const lease = time.Second
-	l.work(lease)
-	l.work(lease)
-	stop := l.enqueue()
+	l.Work(lease)
+	l.Work(lease)
+	stop := l.Enqueue()
 	for range 3 {
-		l.more(200)
+		l.More(200)
 		require.NoError(t, s.Pause())
 		time.Sleep(3 * lease) // the fault itself
 		require.NoError(t, s.Resume())
 	}
-	l.more(200)
+	l.More(200)
 	stop()
-	l.drained()
-	require.Zero(t, l.crashes, "no worker died: what ended while Redis was away must not count")
-	require.Zero(t, l.twice())
+	l.Drained()
+	require.Zero(t, l.Crashes(), "no worker died: what ended while Redis was away must not count")
+	require.Zero(t, l.Twice())
 }
 
 func TestScriptFlushUnderLoad(t *testing.T) {
 	t.Parallel()
 	client := dial(t, start(t).Addr)
-	l := newLoad(t, client, redisqueue.Config{})
-	l.work(10 * time.Second)
-	stop := l.enqueue()
+	l := brokertest.NewLoad(t, redisqueue.New(client, redisqueue.Config{}))
+	l.Work(10 * time.Second)
+	stop := l.Enqueue()
 	for range 50 {
-		l.more(20)
+		l.More(20)
 		require.NoError(t, client.ScriptFlush(t.Context()).Err())
 	}
 	stop()
-	l.drained()
-	require.Zero(t, l.twice())
+	l.Drained()
+	require.Zero(t, l.Twice())
 }
 
 func TestBlockingConnectionIsKilled(t *testing.T) {
 	t.Parallel()
 	client := dial(t, start(t).Addr)
-	l := newLoad(t, client, redisqueue.Config{})
-	l.work(30 * time.Second)
+	l := brokertest.NewLoad(t, redisqueue.New(client, redisqueue.Config{}))
+	l.Work(30 * time.Second)
 	blocked := func() (ids []string) {
 		list, err := client.ClientList(t.Context()).Result()
 		assert.NoError(t, err)
@@ -103,16 +104,15 @@ func TestBlockingConnectionIsKilled(t *testing.T) {
 			require.NoError(t, client.ClientKillByFilter(t.Context(), "ID", id).Err())
 		}
 		began := time.Now()
-		_, err := l.jobs.Enqueue(t.Context(), queue.Job{Kind: "k", Key: "x", Payload: []byte("1")})
+		_, err := l.Jobs.Enqueue(t.Context(), queue.Job{Kind: "k", Key: "x", Payload: []byte("1")})
 		require.NoError(t, err)
 		require.Eventually(t, func() bool {
-			s, err := l.jobs.Stats(t.Context())
+			s, err := l.Jobs.Stats(t.Context())
 			return err == nil && s.Jobs == 0
 		}, 10*time.Second, time.Millisecond)
 		require.Less(t, time.Since(began), 6*time.Second, "at the latest the worker looks by itself, after 5 s")
 	}
-	l.stop()
-	l.done.Wait()
+	l.Stop()
 }
 
 // TestFullRedisRefusesWholeAndDrains is of a Redis at its maxmemory: an Enqueue is refused whole, the webhook answers 503, and
@@ -211,27 +211,27 @@ func pair(t *testing.T) (replica *redisserver.Server, client *redis.Client, cutO
 func TestReplicaIsPromotedAfterItHasConfirmed(t *testing.T) {
 	t.Parallel()
 	_, client, _, promote := pair(t)
-	l := newLoad(t, client, redisqueue.Config{Replicas: 1})
-	l.work(2 * time.Second)
-	stop := l.enqueue()
-	l.more(500)
+	l := brokertest.NewLoad(t, redisqueue.New(client, redisqueue.Config{Replicas: 1}))
+	l.Work(2 * time.Second)
+	stop := l.Enqueue()
+	l.More(500)
 	promote()
 	// The new primary has no replica: nothing more is acknowledged, and all that was is done.
 	stop()
-	l.drained()
+	l.Drained()
 }
 
 func TestEnqueueFailsIfReplicasDoNotConfirm(t *testing.T) {
 	t.Parallel()
 	replica, client, _, _ := pair(t)
-	l := newLoad(t, client, redisqueue.Config{Replicas: 1, ReplicasWithin: 100 * time.Millisecond})
-	_, err := l.jobs.Enqueue(t.Context(), queue.Job{Kind: "k", DedupeKey: "a"})
+	l := brokertest.NewLoad(t, redisqueue.New(client, redisqueue.Config{Replicas: 1, ReplicasWithin: 100 * time.Millisecond}))
+	_, err := l.Jobs.Enqueue(t.Context(), queue.Job{Kind: "k", DedupeKey: "a"})
 	require.NoError(t, err)
 	require.NoError(t, replica.Pause())
-	_, err = l.jobs.Enqueue(t.Context(), queue.Job{Kind: "k", DedupeKey: "b"})
+	_, err = l.Jobs.Enqueue(t.Context(), queue.Job{Kind: "k", DedupeKey: "b"})
 	require.ErrorIs(t, err, redisqueue.ErrNotReplicated)
 	require.NoError(t, replica.Resume())
-	r, err := l.jobs.Enqueue(t.Context(), queue.Job{Kind: "k", DedupeKey: "b"})
+	r, err := l.Jobs.Enqueue(t.Context(), queue.Job{Kind: "k", DedupeKey: "b"})
 	require.NoError(t, err)
 	require.True(t, r[0].Duplicate, "it is in the queue of the primary: sending it again is safe")
 }

@@ -86,7 +86,7 @@ func TestOnlyCommandsOfRedis62(t *testing.T) {
 		assert.Contains(t, names, "ltrim")
 		direct := redis.NewClient(&redis.Options{Addr: client.Options().Addr})
 		defer direct.Close() //nolint:errcheck // only asked
-		docs, err := direct.Do(context.Background(), append([]any{"COMMAND", "DOCS"}, anys(names)...)...).Result()
+		docs, err := direct.Do(context.WithoutCancel(t.Context()), append([]any{"COMMAND", "DOCS"}, anys(names)...)...).Result()
 		assert.NoError(t, err, "COMMAND DOCS needs Redis 7")
 		all, _ := docs.(map[any]any)
 		for _, name := range names {
@@ -154,7 +154,7 @@ func TestClockOfAWorkerAnHourOffChangesNothing(t *testing.T) {
 	for _, off := range []time.Duration{time.Hour, -time.Hour} {
 		space := "off" + strconv.Itoa(int(off.Hours()))
 		require.NoError(t, redisqueue.Forward(t.Context(), client, space, 1, off))
-		l := newLoad(t, client, redisqueue.Config{Space: space})
+		l := brokertest.NewLoad(t, redisqueue.New(client, redisqueue.Config{Space: space}))
 		ctx, stop := context.WithCancel(t.Context())
 		mux := queue.NewMux()
 		var order []string
@@ -169,13 +169,13 @@ func TestClockOfAWorkerAnHourOffChangesNothing(t *testing.T) {
 			}
 			return nil
 		})
-		_, err := l.jobs.Enqueue(ctx, queue.Job{Kind: "k", Key: "k", Payload: []byte("later"), Delay: time.Second}, queue.Job{Kind: "k", Key: "k", Payload: []byte("first")},
+		_, err := l.Jobs.Enqueue(ctx, queue.Job{Kind: "k", Key: "k", Payload: []byte("later"), Delay: time.Second}, queue.Job{Kind: "k", Key: "k", Payload: []byte("first")},
 			queue.Job{Kind: "k", Key: "k", Payload: []byte("second")})
 		require.NoError(t, err)
-		require.NoError(t, l.jobs.Run(ctx, mux, queue.WorkerConfig{Backoff: func(int) time.Duration { return 100 * time.Millisecond }}))
+		require.NoError(t, l.Jobs.Run(ctx, mux, queue.WorkerConfig{Backoff: func(int) time.Duration { return 100 * time.Millisecond }}))
 		require.Equal(t, []string{"first", "second", "later"}, order)
 		require.Less(t, time.Since(began), 10*time.Second)
-		problems, err := l.broker.Check(t.Context())
+		problems, err := l.Broker.Check(t.Context())
 		require.NoError(t, err)
 		require.Empty(t, problems)
 	}

@@ -1,4 +1,4 @@
-package redisqueue_test
+package brokertest
 
 import (
 	"context"
@@ -9,19 +9,19 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/breakwater-go/breakwater/queue"
-	"github.com/breakwater-go/breakwater/queue/redisqueue"
 )
 
-// load is work under way: callers that enqueue, workers, and a ledger of what was acknowledged and what took effect.
-type load struct {
-	t      testing.TB
-	broker *redisqueue.Broker
-	jobs   *queue.Queue
+// Load is work under way, for tests that break an engine meanwhile: callers that enqueue, workers, and a ledger of what was acknowledged
+// and what took effect.
+type Load struct {
+	Broker Checked
+	Jobs   *queue.Queue
+
+	t testing.TB
 
 	mu           sync.Mutex
 	acknowledged map[string][]int // numbers, by key
@@ -38,16 +38,22 @@ const (
 	loadKeys    = 5 // of each caller, so that the order in which a key's jobs were accepted is known
 )
 
-func newLoad(t testing.TB, client redis.UniversalClient, cfg redisqueue.Config) *load {
-	t.Helper()
-	b := redisqueue.New(client, cfg)
-	q, err := queue.New(b, queue.Config{})
-	require.NoError(t, err)
-	return &load{t: t, broker: b, jobs: q, acknowledged: map[string][]int{}, effects: map[string][]int{}}
+// Checked is an engine whose invariants can be checked.
+type Checked interface {
+	queue.Broker
+	Check(ctx context.Context) (problems []string, err error)
 }
 
-// enqueue starts callers that enqueue until stopEnqueuing is called.
-func (l *load) enqueue() (stopEnqueuing func()) {
+// NewLoad makes a Load over an empty queue.
+func NewLoad(t testing.TB, b Checked) *Load {
+	t.Helper()
+	q, err := queue.New(b, queue.Config{})
+	require.NoError(t, err)
+	return &Load{t: t, Broker: b, Jobs: q, acknowledged: map[string][]int{}, effects: map[string][]int{}}
+}
+
+// Enqueue starts callers that enqueue until stopEnqueuing is called.
+func (l *Load) Enqueue() (stopEnqueuing func()) {
 	ctx, stop := context.WithCancel(l.t.Context())
 	var all sync.WaitGroup
 	for c := range loadCallers {
@@ -56,7 +62,7 @@ func (l *load) enqueue() (stopEnqueuing func()) {
 				key := fmt.Sprintf("%d-%d", c, n%loadKeys)
 				job := queue.Job{Kind: "k", Group: "shop" + strconv.Itoa(c), Key: key, DedupeKey: fmt.Sprintf("%s-%d", key, n), Payload: []byte(strconv.Itoa(n)), MaxCrashes: 100}
 				for ctx.Err() == nil { // as Shopify does: until somebody says that it is taken
-					_, err := l.jobs.Enqueue(ctx, job)
+					_, err := l.Jobs.Enqueue(ctx, job)
 					l.mu.Lock()
 					if err == nil {
 						l.acknowledged[key] = append(l.acknowledged[key], n)
@@ -77,8 +83,8 @@ func (l *load) enqueue() (stopEnqueuing func()) {
 	}
 }
 
-// work starts a worker process's worth of work; settled by stopWorking.
-func (l *load) work(lease time.Duration) {
+// Work starts a worker, until Stop or Drained.
+func (l *Load) Work(lease time.Duration) {
 	ctx, stop := context.WithCancel(l.t.Context())
 	before := l.stop
 	l.stop = func() {
@@ -88,7 +94,7 @@ func (l *load) work(lease time.Duration) {
 		stop()
 	}
 	mux := queue.NewMux()
-	mux.Handle("k", func(ctx context.Context, j queue.Job) error {
+	mux.Handle("k", func(_ context.Context, j queue.Job) error {
 		n, err := strconv.Atoi(string(j.Payload))
 		if err != nil {
 			return err
@@ -100,12 +106,12 @@ func (l *load) work(lease time.Duration) {
 		return nil
 	})
 	l.done.Go(func() {
-		assert.NoError(l.t, l.jobs.Run(ctx, mux, queue.WorkerConfig{Concurrency: 16, Lease: lease, Drain: 2 * time.Second}))
+		assert.NoError(l.t, l.Jobs.Run(ctx, mux, queue.WorkerConfig{Concurrency: 16, Lease: lease, Drain: 2 * time.Second}))
 	})
 }
 
 // acknowledgedCount is how many jobs were acknowledged so far.
-func (l *load) acknowledgedCount() (n int) {
+func (l *Load) acknowledgedCount() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, numbers := range l.acknowledged {
@@ -114,28 +120,40 @@ func (l *load) acknowledgedCount() (n int) {
 	return n
 }
 
-// more waits until n more jobs are acknowledged.
-func (l *load) more(n int) {
+// More waits until n more jobs are acknowledged.
+func (l *Load) More(n int) {
 	l.t.Helper()
 	from := l.acknowledgedCount()
 	require.Eventually(l.t, func() bool { return l.acknowledgedCount() >= from+n }, time.Minute, time.Millisecond)
 }
 
-// drained waits until nothing is left, ends the work and looks at the ledger: every acknowledged job done, in order, and the
+// Drained waits until nothing is left, ends the work and looks at the ledger: every acknowledged job done, in order, and the
 // keys as they should be.
-func (l *load) drained() {
+func (l *Load) Drained() {
 	l.t.Helper()
 	ctx := l.t.Context()
 	require.Eventually(l.t, func() bool {
-		s, err := l.jobs.Stats(ctx)
+		s, err := l.Jobs.Stats(ctx)
 		return err == nil && s.Jobs+s.Scheduled == 0
 	}, time.Minute, 20*time.Millisecond)
-	l.stop()
-	l.done.Wait()
+	l.Stop()
 	l.judge()
 }
 
-func (l *load) judge() {
+// Stop ends the workers.
+func (l *Load) Stop() {
+	l.stop()
+	l.done.Wait()
+}
+
+// Crashes is how many leases of jobs that ran had ended before.
+func (l *Load) Crashes() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.crashes
+}
+
+func (l *Load) judge() {
 	l.t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -151,16 +169,16 @@ func (l *load) judge() {
 			require.Contains(l.t, done, n, "job %d of key %s is lost", n, key)
 		}
 	}
-	dead, err := l.jobs.Dead(l.t.Context(), queue.DeadFilter{})
+	dead, err := l.Jobs.Dead(l.t.Context(), queue.DeadFilter{})
 	require.NoError(l.t, err)
 	require.Empty(l.t, dead)
-	problems, err := l.broker.Check(l.t.Context())
+	problems, err := l.Broker.Check(l.t.Context())
 	require.NoError(l.t, err)
 	require.Empty(l.t, problems)
 }
 
-// twice counts effects that were doubled.
-func (l *load) twice() (n int) {
+// Twice counts effects that were doubled.
+func (l *Load) Twice() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, done := range l.effects {
