@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -15,12 +14,12 @@ import (
 	"github.com/breakwater-go/breakwater/webhook/enqueue"
 )
 
-// crew is the Breakwater side under -kill: a server that takes the webhooks, and workers, each a process of its own on the same file. The
-// server, and one worker after the other, are killed at random moments and started again at once.
+// crew is the Breakwater side under -kill: a server that takes the webhooks, and workers, each a process of its own on the same queue. The
+// server, and one worker after the other, are killed at random moments and started again at once; so is Redis, if it is ours.
 type crew struct {
 	set     settings
 	systems *systems
-	db      *sql.DB
+	book    book
 	jobs    *queue.Queue
 	trouble chan error    // a process has ended by itself
 	calm    chan struct{} // closed when nobody is to be killed any more
@@ -30,21 +29,26 @@ type crew struct {
 	hands  [workers]*child
 	hired  int // workers so far
 
-	mu      sync.Mutex
-	servers []time.Time // when servers were killed
-	dead    int         // workers that were
+	mu     sync.Mutex
+	killed kills
+}
+
+// kills are those so far.
+type kills struct {
+	servers, redis []time.Time
+	workers        int
 }
 
 func newCrew(ctx context.Context, o options, systems *systems) (*crew, error) {
-	db, broker, err := openFile(o.DB)
+	b, broker, err := openBook(o)
 	if err != nil {
 		return nil, err
 	}
-	c := &crew{set: settings{options: o, URL: systems.url}, systems: systems, db: db, trouble: make(chan error, 1), calm: make(chan struct{})}
+	c := &crew{set: settings{options: o, URL: systems.url}, systems: systems, book: b, trouble: make(chan error, 1), calm: make(chan struct{})}
 	if c.jobs, err = queue.New(broker, queue.Config{}); err != nil {
 		return c, err
 	}
-	if err := (book{db}).make(ctx); err != nil {
+	if err := b.make(ctx); err != nil {
 		return c, err
 	}
 	if err := c.serve(); err != nil {
@@ -101,7 +105,7 @@ func (c *crew) watch(p *child, name string) {
 func (c *crew) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	parts := []func(ctx context.Context) error{c.killServers, c.killWorkers, c.follow, func(ctx context.Context) error {
+	parts := []func(ctx context.Context) error{c.killServers, c.killWorkers, c.killRedis, c.follow, func(ctx context.Context) error {
 		select {
 		case err := <-c.trouble:
 			return err
@@ -140,7 +144,7 @@ func (c *crew) killServers(ctx context.Context) error {
 	rng := rand.New(rand.NewPCG(c.set.Seed, 0))
 	for c.pause(ctx, 6+18*rng.Float64(), 500*time.Millisecond) {
 		c.mu.Lock()
-		c.servers = append(c.servers, time.Now())
+		c.killed.servers = append(c.killed.servers, time.Now())
 		c.mu.Unlock()
 		if err := c.server.kill(); err != nil {
 			return err
@@ -163,7 +167,7 @@ func (c *crew) killWorkers(ctx context.Context) error {
 			return err
 		}
 		c.mu.Lock()
-		c.dead++
+		c.killed.workers++
 		c.mu.Unlock()
 		if err := c.hire(place); err != nil {
 			return err
@@ -172,9 +176,34 @@ func (c *crew) killWorkers(ctx context.Context) error {
 	return nil
 }
 
-// follow takes what the workers write into the file into the log of the systems.
+// away is how long Redis stays away at most, longer than a webhook waits for its answer: less than what is left of a lease.
+const away = 600 * time.Millisecond
+
+// killRedis kills the server that has the queue, if this program started it, and starts it again with what is on its disk.
+func (c *crew) killRedis(ctx context.Context) error {
+	server := c.set.server
+	if server == nil {
+		return nil
+	}
+	rng := rand.New(rand.NewPCG(c.set.Seed, 2))
+	for c.pause(ctx, 10+15*rng.Float64(), time.Second) {
+		c.mu.Lock()
+		c.killed.redis = append(c.killed.redis, time.Now())
+		c.mu.Unlock()
+		if err := server.Kill(); err != nil {
+			return err
+		}
+		time.Sleep(time.Duration(rng.Int64N(int64(away))))
+		if err := server.Start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// follow takes what the workers write down into the log of the systems.
 func (c *crew) follow(ctx context.Context) error {
-	file, effects, notes := book{c.db}, 0, 0
+	var after mark
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for last := false; !last; {
@@ -183,16 +212,11 @@ func (c *crew) follow(ctx context.Context) error {
 		case <-ctx.Done():
 			last = true
 		}
-		keys, err := file.noted(context.WithoutCancel(ctx), notes)
+		keys, effects, err := c.book.read(context.WithoutCancel(ctx), &after)
 		if err != nil {
 			return err
 		}
-		list, err := file.effects(context.WithoutCancel(ctx), effects)
-		if err != nil {
-			return err
-		}
-		notes, effects = notes+len(keys), effects+len(list)
-		c.systems.read(keys, list)
+		c.systems.read(keys, effects)
 	}
 	return nil
 }
@@ -210,11 +234,12 @@ func (c *crew) letters(ctx context.Context) (map[string]string, error) {
 	return dead, nil
 }
 
-// kills are those so far.
-func (c *crew) kills() (servers []time.Time, workers int) {
+func (c *crew) kills() kills {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Clip(c.servers), c.dead
+	k := c.killed
+	k.servers, k.redis = slices.Clip(k.servers), slices.Clip(k.redis)
+	return k
 }
 
 func (c *crew) stop() {
@@ -223,5 +248,5 @@ func (c *crew) stop() {
 			p.stop()
 		}
 	}
-	_ = c.db.Close() // what it was asked is done
+	_ = c.book.close() // what it was asked is done
 }

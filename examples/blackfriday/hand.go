@@ -8,11 +8,10 @@ import (
 	"sync"
 
 	"github.com/breakwater-go/breakwater/queue"
-	"github.com/breakwater-go/breakwater/queue/sqlqueue"
 	"github.com/breakwater-go/breakwater/webhook/enqueue"
 )
 
-// The processes of the Breakwater side under -kill. Each opens the file for itself and is killed when it least expects it.
+// The processes of the Breakwater side under -kill. Each opens the queue for itself and is killed when it least expects it.
 
 // newServer only takes webhooks into the queue.
 func newServer(ctx context.Context, set settings) (http.Handler, func() error, error) {
@@ -29,7 +28,6 @@ type hand struct {
 	number  int
 	systems *client
 	book    book
-	record  func(ctx context.Context, c call) error
 	notes   chan note
 }
 
@@ -41,12 +39,11 @@ func hired(raw string) error {
 	}
 	ctx, cancel := untilAlone()
 	defer cancel()
-	db, broker, err := openFile(set.DB)
+	b, broker, err := openBook(set.options)
 	if err != nil {
 		return err
 	}
-	b := book{db}
-	h := &hand{number: set.Worker, systems: newClient(set.URL), book: b, record: sqlqueue.InTx(broker, b.record), notes: make(chan note)}
+	h := &hand{number: set.Worker, systems: newClient(set.URL), book: b, notes: make(chan note)}
 	jobs, err := queue.New(broker, queue.Config{})
 	if err != nil {
 		return err
@@ -59,12 +56,12 @@ func hired(raw string) error {
 	defer writing.Wait()
 	worked, enough := context.WithCancel(context.WithoutCancel(ctx))
 	defer enough()
-	writing.Go(func() { b.write(worked, h.notes) })
+	writing.Go(func() { h.write(worked) })
 	return jobs.Run(ctx, mux, workerConfig(set.options))
 }
 
-// handle tells the systems of an event, those that are done left out. The database is the file that the queue is in, so its turn is last, in the
-// transaction that completes the job.
+// handle tells the systems of an event, those that are done left out. Where the database is in the same place as the queue, its turn is last, in
+// the transaction that completes the job.
 func (h *hand) handle(ctx context.Context, job queue.Job) error {
 	d := enqueue.Delivery(job)
 	in := call{Event: d.WebhookID, Topic: d.Topic, Shop: d.Shop, Subject: d.Subject(), Worker: h.number, Crashes: job.Crashes}
@@ -72,8 +69,9 @@ func (h *hand) handle(ctx context.Context, job queue.Job) error {
 	if err != nil {
 		return err
 	}
+	own, last := h.book.(database)
 	for _, system := range steps[job.Kind] {
-		if system == "database" || slices.Contains(done, system) {
+		if last && system == "database" || slices.Contains(done, system) {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
@@ -88,11 +86,39 @@ func (h *hand) handle(ctx context.Context, job queue.Job) error {
 			return err
 		}
 	}
-	return h.record(ctx, in)
+	if !last {
+		return nil
+	}
+	return own.record(ctx, in)
 }
 
 func (h *hand) did(job, system string) error {
 	n := note{job, system, make(chan error, 1)}
 	h.notes <- n
 	return <-n.written
+}
+
+// write writes notes until ctx ends, all that wait at a moment at once: each is waited for until it is on the disk.
+func (h *hand) write(ctx context.Context) {
+	for {
+		var batch []note
+		select {
+		case n := <-h.notes:
+			batch = append(batch, n)
+		case <-ctx.Done():
+			return
+		}
+		for more := true; more; {
+			select {
+			case n := <-h.notes:
+				batch = append(batch, n)
+			default:
+				more = false
+			}
+		}
+		err := h.book.did(ctx, batch)
+		for _, n := range batch {
+			n.written <- err
+		}
+	}
 }

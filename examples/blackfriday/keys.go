@@ -17,7 +17,7 @@ type keyed struct {
 	came   time.Time
 	ended  time.Time // when it was answered; zero while it is under way
 	done   bool      // it took effect, or one before it had
-	noted  bool      // the file said that it was done, before it came
+	noted  bool      // the book said that it was done, before it came
 }
 
 // came takes note of a call, and says how far the storm is.
@@ -65,7 +65,7 @@ func (s *systems) take(k *keyed) {
 	}
 }
 
-// read adds what was found in the file: calls that are noted as done, and effects in the database, which is no process here.
+// read adds what was found in the book: calls that are noted as done, and effects in the database, which is no process here.
 func (s *systems) read(keys []string, effects []effect) {
 	if len(keys)+len(effects) == 0 {
 		return
@@ -89,6 +89,20 @@ func (s *systems) kills(worker int) {
 			s.deaths = append(s.deaths, k.call)
 		}
 	}
+}
+
+// busy says whether a call with a key was under way at a moment: a worker was in the midst of a job.
+func (s *systems) busy(at time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, calls := range s.keyed {
+		for _, k := range calls {
+			if k.came.Before(at) && (k.ended.IsZero() || k.ended.After(at)) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // repeats counts the calls that were made although one of their key had taken effect, or was still under way. A repeat is excused if the

@@ -37,9 +37,15 @@ type ledger struct {
 	ServerKills int    `json:"server_kills,omitempty"`
 	ServersCut  int    `json:"servers_cut,omitempty"` // of these, while requests were under way
 	WorkerKills int    `json:"worker_kills,omitempty"`
+	RedisKill   bool   `json:"redis_kill,omitempty"`      // Redis is the storm's own, and killed as well
+	RedisKills  int    `json:"redis_kills,omitempty"`     // how often it was
+	RedisCut    int    `json:"redis_cut,omitempty"`       // of these, while requests or jobs were under way
 	Excused     int    `json:"repeats_excused,omitempty"` // calls made again because the worker that made them first was killed
 	Dead        int    `json:"dead,omitempty"`            // events that are dead letters
 	DeadOf      string `json:"dead_of,omitempty"`         // what one of them died of
+
+	Redis    bool     `json:"redis,omitempty"`    // the queue is in Redis
+	Problems []string `json:"problems,omitempty"` // keys there that contradict each other, and jobs that are left
 
 	AckP50    float64 `json:"ack_p50_ms"` // of the acknowledgement, in real time
 	AckP99    float64 `json:"ack_p99_ms"`
@@ -87,6 +93,7 @@ func (s *side) ledger() ledger {
 	}
 
 	s.underKill(&l)
+	l.Redis, l.Problems = s.o.Redis != "" && s.name != "classic", s.problems
 
 	var quiet []float64
 	for _, e := range s.truth {
@@ -122,9 +129,16 @@ func (s *side) underKill(l *ledger) {
 	if s.crew == nil {
 		return
 	}
-	servers, workers := s.crew.kills()
-	l.Kill, l.ServerKills, l.WorkerKills = true, len(servers), workers
-	for _, at := range servers {
+	k := s.crew.kills()
+	l.Kill, l.ServerKills, l.WorkerKills = true, len(k.servers), k.workers
+	l.RedisKill, l.RedisKills = s.o.server != nil, len(k.redis)
+	for _, at := range k.redis {
+		waiting := func(a attempt) bool { return !a.Cut && a.Start.Before(at) && a.End.After(at) }
+		if slices.ContainsFunc(s.attempts, waiting) || s.systems.busy(at) {
+			l.RedisCut++
+		}
+	}
+	for _, at := range k.servers {
 		if slices.ContainsFunc(s.attempts, func(a attempt) bool { return a.Status == 0 && !a.Cut && a.Start.Before(at) && a.End.After(at) }) {
 			l.ServersCut++
 		}
@@ -278,6 +292,10 @@ func report(out io.Writer, classic, breakwater ledger) {
 		row("workers killed", count(func(l ledger) int { return l.WorkerKills }))
 		row("of these mid-job", count(func(l ledger) int { return l.Abandoned }))
 		row("calls repeated for that, by key", count(func(l ledger) int { return l.Excused }))
+		if breakwater.RedisKill {
+			row("Redis killed", count(func(l ledger) int { return l.RedisKills }))
+			row("of these with requests or jobs under way", count(func(l ledger) int { return l.RedisCut }))
+		}
 		row("dead letters", count(func(l ledger) int { return l.Dead }))
 	} else {
 		row("workers abandoned mid-job", count(func(l ledger) int { return l.Abandoned }))
@@ -288,6 +306,9 @@ func report(out io.Writer, classic, breakwater ledger) {
 	row("lost events", count(func(l ledger) int { return l.Lost }))
 	row("effects done twice", count(func(l ledger) int { return l.Twice }))
 	row("effects out of order", count(func(l ledger) int { return l.OutOfOrder }))
+	if breakwater.Redis {
+		row("found wrong in Redis", count(func(l ledger) int { return len(l.Problems) }))
+	}
 	_ = w.Flush() // out is the terminal
 }
 
@@ -304,6 +325,7 @@ func judge(classic, breakwater ledger) (broken, weak string) {
 	check(&breaks, b.Twice == 0, "P2 or P3: %d effects happened twice", b.Twice)
 	check(&breaks, b.OutOfOrder == 0, "P4: %d effects out of order", b.OutOfOrder)
 	check(&breaks, b.Garbled == 0, "%d effects name another resource than their event's", b.Garbled)
+	check(&breaks, len(b.Problems) == 0, "%d things are wrong in Redis: %s", len(b.Problems), strings.Join(b.Problems, "; "))
 
 	for name, l := range map[string]ledger{"classic": classic, "breakwater": breakwater} {
 		check(&weaknesses, l.Duplicated*20 >= l.Sent, "%s: only %d of %d deliveries were duplicated; want 5 %%", name, l.Duplicated, l.Sent)
@@ -314,6 +336,7 @@ func judge(classic, breakwater ledger) (broken, weak string) {
 	check(&weaknesses, b.Acknowledged == b.Events, "breakwater: %d events were never acknowledged", b.Events-b.Acknowledged)
 	check(&weaknesses, b.Abandoned > 0, "breakwater: no worker was abandoned in the midst of a job that another took over")
 	check(&weaknesses, !b.Kill || b.ServersCut > 0, "breakwater: no server was killed while requests were under way")
+	check(&weaknesses, !b.RedisKill || b.RedisCut > 0, "breakwater: Redis was never killed while requests or jobs were under way")
 	check(&weaknesses, b.Dead == 0, "breakwater: %d events are dead letters (%s): too many kills for this machine", b.Dead, b.DeadOf)
 	c := classic
 	check(&weaknesses, c.Lost > 0 && c.Twice > 0 && c.OutOfOrder > 0,

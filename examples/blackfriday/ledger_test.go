@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/breakwater-go/breakwater/internal/redisserver"
 	"github.com/breakwater-go/breakwater/webhook/webhooktest"
 )
 
@@ -78,6 +79,8 @@ func TestLedgerSeesHarm(t *testing.T) {
 			e[i], e[j] = e[j], e[i]
 			e[i].Subject = "order/6000000000000000000"
 		}, "P4: 1 effects out of order; 1 effects name another resource than their event's"},
+		"keys in Redis contradict each other": {func(s *side) { s.problems = []string{"a job is in two places", "1 jobs are left in the queue"} },
+			"2 things are wrong in Redis: a job is in two places; 1 jobs are left in the queue"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -193,7 +196,7 @@ func TestLedgerUnderKill(t *testing.T) {
 	assert.Contains(t, weak, "breakwater: no server was killed while requests were under way")
 
 	a := &s.attempts[3]
-	s.crew.servers = []time.Time{a.Start.Add(time.Microsecond)}
+	s.crew.killed.servers = []time.Time{a.Start.Add(time.Microsecond)}
 	assert.Zero(t, s.ledger().ServersCut, "the request was answered")
 	a.Status = 0
 	s.systems.keyed = map[string][]*keyed{"k": {{done: true}, {done: true}}}
@@ -204,6 +207,41 @@ func TestLedgerUnderKill(t *testing.T) {
 	assert.Equal(t, "P2 or P3: 1 effects happened twice", broken)
 	assert.NotContains(t, weak, "no server was killed")
 	assert.Contains(t, weak, "1 events are dead letters (it crashed its worker 5 times)")
+}
+
+// A kill of Redis counts if a request or a job's call was under way; one that is not ours need not be killed.
+func TestLedgerUnderKillOfRedis(t *testing.T) {
+	t.Parallel()
+	const want = "breakwater: Redis was never killed while requests or jobs were under way"
+	s := perfect()
+	s.crew = new(crew)
+	l := s.ledger()
+	_, weak := judge(l, l)
+	assert.NotContains(t, weak, want)
+
+	s.o.server = new(redisserver.Server)
+	l = s.ledger()
+	_, weak = judge(l, l)
+	assert.Contains(t, weak, want)
+
+	at := func(ms int) time.Time { return s.attempts[0].Start.Add(time.Duration(ms) * time.Millisecond) }
+	s.attempts = s.attempts[:1] // from 0 to 1 ms
+	s.systems.keyed = map[string][]*keyed{"k": {{came: at(20), ended: at(30)}}, "l": {{came: at(50)}}}
+	for ms, cut := range map[int]int{-1: 0, 10: 0, 25: 1, 40: 0, 60: 1} {
+		s.crew.killed.redis = []time.Time{at(ms)}
+		l = s.ledger()
+		assert.Equal(t, 1, l.RedisKills)
+		assert.Equal(t, cut, l.RedisCut, "at %d ms", ms)
+	}
+	s.crew.killed.redis = []time.Time{s.attempts[0].Start.Add(500 * time.Microsecond), at(10)}
+	l = s.ledger()
+	assert.Equal(t, 1, l.RedisCut)
+	_, weak = judge(l, l)
+	assert.NotContains(t, weak, want)
+
+	s.attempts[0].Cut = true // Shopify hung up by itself
+	s.systems.keyed = nil
+	assert.Zero(t, s.ledger().RedisCut)
 }
 
 // A system that is asked to do the same thing again answers, and does nothing.

@@ -18,8 +18,16 @@
 // repeat is excused only if the worker that had made the call was killed before it could note that it was done, and counts as a second
 // effect otherwise.
 //
+//	go run ./examples/blackfriday -redis start -kill
+//
+// has the queue in Redis: -redis is the address of a server, or "start" for a private one, which keeps an append-only file that is written before each
+// answer (appendonly yes, appendfsync always). With -kill that server is killed with SIGKILL all through the storm too, and started again
+// with what is on its disk; one that was there before is left alone. Redis has no transaction for an effect and a job's completion: the database is a
+// system like the ERP then, and what the workers note is in Redis. After the storm all keys of the queue are walked: any that contradict each other, and
+// any job that is left, are a broken promise.
+//
 // Exit status 1: Breakwater broke a promise. 2: the storm was too weak to hurt the classic side, or killed no
-// worker of the other in the midst of a job, or no server that had requests under way, so that it proved nothing. (go run prints the status and exits 1 for both.)
+// worker of the other in the midst of a job, or no server that had requests under way, or its own Redis only when nothing was, so that it proved nothing. (go run prints the status and exits 1 for both.)
 package main
 
 import (
@@ -32,6 +40,10 @@ import (
 	"os"
 	"os/signal"
 	"time"
+
+	"github.com/redis/go-redis/v9/logging"
+
+	"github.com/breakwater-go/breakwater/internal/redisserver"
 )
 
 // options are the storm's, the same in every process.
@@ -43,7 +55,11 @@ type options struct {
 
 	DB     string // the SQLite file of the Breakwater side
 	Memory bool   // no file
+	Redis  string // instead of the file: the address of a server
+	Space  string // of the storm's keys there
 	Kill   bool
+
+	server *redisserver.Server // the one at that address, in the process that has started it; nil if it is not ours
 }
 
 const (
@@ -58,6 +74,7 @@ const (
 )
 
 func main() {
+	logging.Disable() // a Redis that is away is part of the storm
 	if len(os.Args) == 3 {
 		if role := roles[os.Args[1]]; role != nil { // a child process
 			exitOn(role(os.Args[2]))
@@ -71,7 +88,8 @@ func main() {
 	flag.Float64Var(&o.Scale, "scale", 0, "how many times faster than real the clock runs (default 12, with -kill 6)")
 	flag.StringVar(&o.DB, "db", "", "new SQLite `file` for the Breakwater side, kept in the end (default one in a temporary directory)")
 	flag.BoolVar(&o.Memory, "memory", false, "keep the Breakwater side's queue in memory instead")
-	flag.BoolVar(&o.Kill, "kill", false, "run the Breakwater side in processes and kill them all through the storm; not with -memory")
+	flag.StringVar(&o.Redis, "redis", "", "keep the Breakwater side's queue in the Redis at `address`, in a space of its own; \"start\" starts a private server")
+	flag.BoolVar(&o.Kill, "kill", false, "run the Breakwater side in processes and kill them all through the storm, and the Redis of -redis start; not with -memory")
 	asJSON := flag.Bool("json", false, "end with one line of JSON")
 	flag.Parse()
 	if o.Scale == 0 {
@@ -85,6 +103,9 @@ func main() {
 	}
 	if o.Memory && (o.Kill || o.DB != "") {
 		exitOn(errors.New("-memory does not go with -kill, whose processes share a file, nor with -db"))
+	}
+	if o.Redis != "" && (o.Memory || o.DB != "") {
+		exitOn(errors.New("-redis does not go with -memory or -db: the queue is in one place"))
 	}
 	if o.Seed == 0 {
 		o.Seed = uint64(time.Now().UnixNano())
@@ -127,6 +148,15 @@ func storm(ctx context.Context, out io.Writer, o options) (classic, breakwater l
 	truth := generate(o)
 	fmt.Fprintf(out, "%d orders of %d shops make %d events; seed %d, clock ×%g, waits between redeliveries ×%g\n",
 		o.Orders, o.Shops, len(truth), o.Seed, o.Scale, o.Scale*retrySpeedup)
+	switch {
+	case o.Redis == "":
+	case o.server != nil:
+		fmt.Fprintf(out, "Breakwater's queue is in a Redis of the storm's own at %s, space %s\n", o.Redis, o.Space)
+	case o.Kill:
+		fmt.Fprintf(out, "Breakwater's queue is in the Redis at %s, space %s; that server is not ours, and is not killed\n", o.Redis, o.Space)
+	default:
+		fmt.Fprintf(out, "Breakwater's queue is in the Redis at %s, space %s\n", o.Redis, o.Space)
+	}
 	if classic, err = stormOn(ctx, out, "classic", o, truth); err != nil {
 		return classic, breakwater, err
 	}

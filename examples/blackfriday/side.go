@@ -27,6 +27,7 @@ type side struct {
 	acked    map[string]bool
 	sent     webhooktest.Ledger
 	letters  map[string]string // events that are dead letters, by the reason
+	problems []string          // what was found wrong in Redis afterwards
 }
 
 func newSide(ctx context.Context, name string, o options, truth []event) (*side, error) {
@@ -62,7 +63,10 @@ func (s *side) run(ctx context.Context) (err error) {
 		return err
 	}
 	if s.crew == nil {
-		return s.weather(ctx)
+		if err := s.weather(ctx); err != nil {
+			return err
+		}
+		return s.inspect(ctx)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var killing sync.WaitGroup
@@ -73,11 +77,21 @@ func (s *side) run(ctx context.Context) (err error) {
 	})
 	err = s.weather(ctx)
 	if err == nil {
-		s.letters, err = s.crew.letters(ctx)
+		if s.letters, err = s.crew.letters(ctx); err == nil {
+			err = s.inspect(ctx)
+		}
 	}
 	cancel()
 	killing.Wait()
 	return cmp.Or(trouble, err)
+}
+
+// inspect looks at what is left in Redis, if this side's queue is there.
+func (s *side) inspect(ctx context.Context) (err error) {
+	if s.o.Redis != "" && s.name == "breakwater" {
+		s.problems, err = inspect(ctx, s.o)
+	}
+	return err
 }
 
 func (s *side) weather(ctx context.Context) error {
@@ -89,6 +103,9 @@ func (s *side) weather(ctx context.Context) error {
 	// The drain: until nothing has happened for longer than any takeover and the wait of a retry, also when all
 	// is done: a second effect of something may still be on its way, and must not escape the count.
 	quiet := time.Second + takeover(s.o.Scale) + retryWait(s.o)
+	if s.o.server != nil { // leases that ended while Redis was away get one more
+		quiet += lease(s.o.Scale)
+	}
 	if s.crew != nil { // the kills go on until all is done, and what is not can do without
 		for ctx.Err() == nil && !s.complete() && s.systems.idle() < quiet {
 			time.Sleep(200 * time.Millisecond)
@@ -145,8 +162,11 @@ func (s *side) progress() string {
 	defer s.mu.Unlock()
 	text := fmt.Sprintf("%d tries, %d of %d events acknowledged, %d effects", len(s.attempts), len(s.acked), len(s.truth), len(s.systems.done()))
 	if s.crew != nil {
-		servers, workers := s.crew.kills()
-		text += fmt.Sprintf(", %d servers and %d workers killed", len(servers), workers)
+		k := s.crew.kills()
+		text += fmt.Sprintf(", %d servers and %d workers killed", len(k.servers), k.workers)
+		if s.o.server != nil {
+			text += fmt.Sprintf(", Redis %d times", len(k.redis))
+		}
 	}
 	return text
 }

@@ -64,6 +64,18 @@ func TestStormKill(t *testing.T) {
 	assert.Positive(t, b.WorkerKills)
 }
 
+// The same with the queue in Redis, which is killed as well.
+func TestStormKillRedis(t *testing.T) {
+	t.Parallel()
+	needRedis(t)
+	b := play(t, "-redis", "start", "-kill", "-orders", "250", "-scale", "20")
+	assert.Positive(t, b.ServersCut)
+	assert.Positive(t, b.WorkerKills)
+	assert.True(t, b.RedisKill)
+	assert.Positive(t, b.RedisCut)
+	assert.Empty(t, b.Problems)
+}
+
 func TestBadFlags(t *testing.T) {
 	t.Parallel()
 	old := filepath.Join(t.TempDir(), "old.db")
@@ -72,6 +84,9 @@ func TestBadFlags(t *testing.T) {
 		"-orders must be at least 1":     {"-orders", "0"},
 		"-memory does not go with -kill": {"-memory", "-kill"},
 		"is there already":               {"-db", old},
+		"-redis does not go with":        {"-redis", "start", "-memory"},
+		"the queue is in one place":      {"-redis", "start", "-db", old + "2"},
+		"connection refused":             {"-redis", "127.0.0.1:1"},
 	} {
 		out, err := exec.CommandContext(t.Context(), "go", append([]string{"run", "."}, args...)...).CombinedOutput()
 		require.Error(t, err)

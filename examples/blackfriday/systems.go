@@ -43,7 +43,7 @@ type systems struct {
 	deaths  []call              // what each worker that died was about to do, or doing
 	keyed   map[string][]*keyed // calls by their key
 	killed  map[int]time.Time   // when workers were, by their number
-	noted   map[string]bool     // keys whose calls are in the file as done
+	noted   map[string]bool     // keys whose calls are in the book as done
 	under   int                 // calls under way
 	last    time.Time
 }
