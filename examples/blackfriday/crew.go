@@ -176,8 +176,9 @@ func (c *crew) killWorkers(ctx context.Context) error {
 	return nil
 }
 
-// away is how long Redis stays away at most, longer than a webhook waits for its answer: less than what is left of a lease.
-const away = 600 * time.Millisecond
+// away is for how much of the storm's time Redis stays away at most: less than a webhook waits for its answer, with which Shopify's patience of 8
+// failures in a row would soon end on this clock, and less than what is left of a lease.
+const away = 3.0
 
 // killRedis kills the server that has the queue, if this program started it, and starts it again with what is on its disk.
 func (c *crew) killRedis(ctx context.Context) error {
@@ -193,7 +194,7 @@ func (c *crew) killRedis(ctx context.Context) error {
 		if err := server.Kill(); err != nil {
 			return err
 		}
-		time.Sleep(time.Duration(rng.Int64N(int64(away))))
+		time.Sleep(time.Duration(away * rng.Float64() * float64(time.Second) / c.set.Scale))
 		if err := server.Start(); err != nil {
 			return err
 		}
