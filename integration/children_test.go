@@ -21,6 +21,7 @@ const roleVariable = "BREAKWATER_TEST_ROLE"
 var roles = map[string]func(args []string) error{
 	"sqlite-load":     sqliteLoad,
 	"sqlite-receiver": sqliteReceiver,
+	"redis-worker":    redisWorker,
 }
 
 func TestMain(m *testing.M) {

@@ -271,3 +271,43 @@ func TestReplicaIsPromotedThatMissedTheLast(t *testing.T) {
 	require.Equal(t, before.Jobs[0].Job.ID, after.Jobs[0].Job.ID, "the head is still there")
 	require.NotEqual(t, before.Jobs[0].Token, after.Jobs[0].Token)
 }
+
+// P3: "A job takes effect once. Two workers never both hold a key; a worker that lost its lease can't complete or overwrite"
+func TestP3LostLeaseChangesNothing(t *testing.T) {
+	t.Parallel()
+	client := dial(t, start(t).Addr)
+	b := redisqueue.New(client, redisqueue.Config{})
+	q, err := queue.New(b, queue.Config{})
+	require.NoError(t, err)
+	r, err := q.Enqueue(t.Context(), queue.Job{Kind: "k", Key: "a", Track: true}, queue.Job{Kind: "k", Key: "a"})
+	require.NoError(t, err)
+	claim := func(process string, number uint64, settle ...queue.Settlement) queue.Claimed {
+		c, err := b.Claim(t.Context(), "default", queue.Call{Process: process, Number: number, Max: 2, Lease: time.Minute, Settle: settle})
+		require.NoError(t, err)
+		return c
+	}
+	late := claim("late", 1)
+	require.Len(t, late.Jobs, 1, "one job of a lane at a time")
+	require.NoError(t, redisqueue.Forward(t.Context(), client, "breakwater", 1, 30*time.Second))
+	require.Empty(t, claim("other", 1).Jobs)
+	require.NoError(t, redisqueue.Forward(t.Context(), client, "breakwater", 1, 35*time.Second))
+	other := claim("other", 2) // somebody was there all the time: the lease has ended
+	require.Len(t, other.Jobs, 1)
+	require.Equal(t, r[0].ID, other.Jobs[0].Job.ID)
+	require.Equal(t, 1, other.Jobs[0].Job.Crashes)
+
+	token := late.Jobs[0].Token
+	for i, action := range []queue.Action{queue.Ack, queue.Retry, queue.Snooze, queue.Kill, queue.Release} {
+		c := claim("late", uint64(2+i), queue.Settlement{Token: token, Action: action, Error: "no", After: time.Minute})
+		require.Equal(t, []queue.Token{token}, c.Lost)
+		require.Empty(t, c.Jobs)
+	}
+	e, err := b.Extend(t.Context(), "default", queue.Heartbeat{Tokens: []queue.Token{token, other.Jobs[0].Token}, Lease: time.Minute, Progress: map[queue.Token]queue.Progress{token: {Percent: 50}}})
+	require.NoError(t, err)
+	require.Equal(t, []queue.Token{token}, e.Lost)
+	s, err := q.Status(t.Context(), r[0].ID)
+	require.NoError(t, err)
+	require.Equal(t, queue.Processing, s.State)
+	require.Zero(t, s.Percent)
+	require.Len(t, claim("other", 3, queue.Settlement{Token: other.Jobs[0].Token, Action: queue.Ack}).Jobs, 1, "and the next of the lane")
+}

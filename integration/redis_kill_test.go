@@ -1,0 +1,116 @@
+package integration_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/breakwater-go/breakwater/queue"
+	"github.com/breakwater-go/breakwater/queue/redisqueue"
+)
+
+const redisKills = 40
+
+// redisWorker works, and prints each effect once it is done. args: the server's address.
+func redisWorker(args []string) error {
+	client := redis.NewClient(&redis.Options{Addr: args[0]})
+	q, err := queue.New(redisqueue.New(client, redisqueue.Config{}), queue.Config{})
+	if err != nil {
+		return err
+	}
+	mux := queue.NewMux()
+	mux.Handle("k", func(ctx context.Context, j queue.Job) error {
+		select {
+		case <-time.After(rand.N(10 * time.Millisecond)): // so that a kill finds it at work
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		_, err := os.Stdout.WriteString("did " + j.Key + " " + string(j.Payload) + "\n") // at once: no buffer that dies with the process
+		return err
+	})
+	_, _ = os.Stdout.WriteString("works\n")
+	return q.Run(context.Background(), mux, queue.WorkerConfig{Concurrency: 8, Lease: killLease})
+}
+
+// TestRedisWorkersAreKilled kills worker processes mid-job, one after the other, under load.
+//
+// P4: "In order per key. Jobs of one group, class and ordering key run one at a time, in the order they entered their lane, retries included"
+func TestRedisWorkersAreKilled(t *testing.T) {
+	t.Parallel()
+	s := startRedis(t)
+	client := redis.NewClient(&redis.Options{Addr: s.Addr})
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	b := redisqueue.New(client, redisqueue.Config{})
+	q, err := queue.New(b, queue.Config{})
+	require.NoError(t, err)
+	next := map[string]int{}
+	enqueue := func(n int) {
+		jobs := make([]queue.Job, n)
+		for i := range jobs {
+			key := strconv.Itoa(rand.IntN(12))
+			jobs[i] = queue.Job{Kind: "k", Group: "shop" + key[:1], Key: key, Payload: []byte(strconv.Itoa(next[key])), MaxCrashes: 100}
+			next[key]++
+		}
+		_, err := q.Enqueue(t.Context(), jobs...)
+		require.NoError(t, err)
+	}
+	var said [][]string
+	running := []*child{startChild(t, "redis-worker", s.Addr), startChild(t, "redis-worker", s.Addr)}
+	for i := range redisKills {
+		enqueue(50)
+		c := running[i%2]
+		c.line(t, "did ")
+		time.Sleep(rand.N(30 * time.Millisecond)) // the moment is what is tried
+		said = append(said, c.kill(t))
+		running[i%2] = startChild(t, "redis-worker", s.Addr)
+	}
+	require.Eventually(t, func() bool {
+		s, err := q.Stats(t.Context())
+		return err == nil && s.Jobs == 0
+	}, time.Minute, 20*time.Millisecond)
+	for _, c := range running {
+		said = append(said, c.kill(t))
+	}
+
+	// What one process has said is in order; over all processes each job was done, once or by each that died with it.
+	times := map[string]int{}
+	for _, lines := range said {
+		last := map[string]int{}
+		for _, line := range lines {
+			f := strings.Fields(line)
+			if len(f) != 3 {
+				continue // the first line, or one that was cut
+			}
+			n, err := strconv.Atoi(f[2])
+			require.NoError(t, err)
+			if before, some := last[f[1]]; some {
+				require.Greater(t, n, before, "key %s out of order", f[1])
+			}
+			last[f[1]] = n
+			times[f[1]+" "+f[2]]++
+		}
+	}
+	repeated := 0
+	for key, n := range next {
+		for i := range n {
+			done := times[fmt.Sprintf("%s %d", key, i)]
+			require.Positive(t, done, "job %d of key %s is lost", i, key)
+			repeated += done - 1
+		}
+	}
+	require.LessOrEqual(t, repeated, redisKills*8, "no more than the slots of those that were killed")
+	dead, err := q.Dead(t.Context(), queue.DeadFilter{})
+	require.NoError(t, err)
+	require.Empty(t, dead)
+	problems, err := b.Check(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, problems)
+}
