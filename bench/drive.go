@@ -46,6 +46,7 @@ type drive struct {
 	got    []int64 // by lane: how many came back
 	next   int     // lane of the next job
 	body   []byte
+	dedupe bool // each job has a key that no other has
 
 	number  uint64 // of the last call
 	entries []queue.Entry
@@ -68,11 +69,12 @@ type population struct {
 	waiting       int // lanes beside these whose head is snoozed
 	scheduled     int // jobs beside these
 	parked        int // lanes beside these, of one job that is ready, in parkedGroups groups that are parked
+	dedupe        bool
 }
 
 func newDrive(ctx context.Context, broker backend, p population) *drive {
 	d := &drive{broker: broker, lanes: laneNames(p.lanes, p.groups), sent: make([]int64, p.lanes), got: make([]int64, p.lanes),
-		body: payload(jobBytes)}
+		body: payload(jobBytes), dedupe: p.dedupe}
 	d.rest(ctx, p.waiting, 1, 0)
 	for left := p.waiting; left > 0 && d.err == nil; left -= claimJobs {
 		d.claim(ctx, claimJobs)
@@ -115,9 +117,13 @@ func restGroups(i int) string { return fmt.Sprintf("shop-that-waits-%06d.myshopi
 
 // entry is a job as Queue would make it.
 func (d *drive) entry(l laneName, whose, number int64) queue.Entry {
+	id, dedupe := drivenID(whose, number), ""
+	if d.dedupe {
+		dedupe = id
+	}
 	return queue.Entry{Job: queue.Job{
-		ID: drivenID(whose, number), Kind: topic, Payload: d.body, Group: l.group, Key: l.key,
-		DedupeFor: 48 * time.Hour, MaxAttempts: 30, MaxCrashes: 5, Deadline: 72 * time.Hour, StatusFor: 24 * time.Hour,
+		ID: id, Kind: topic, Payload: d.body, Group: l.group, Key: l.key,
+		DedupeKey: dedupe, DedupeFor: 48 * time.Hour, MaxAttempts: 30, MaxCrashes: 5, Deadline: 72 * time.Hour, StatusFor: 24 * time.Hour,
 	}}
 }
 

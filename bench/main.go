@@ -2,7 +2,7 @@
 // process, and verifies the outcome of every run:
 //
 //	go run ./bench webhook [-json] [-rounds n] [-time d]
-//	go run ./bench queue [-engine memory] [-json] [-rounds n]
+//	go run ./bench queue [-engine memory|sqlite|redis] [-json] [-rounds n]
 package main
 
 import (

@@ -16,8 +16,9 @@ import (
 // pickUp measures how long a job of a trickle waits for an otherwise idle worker: from the return of its Enqueue until its handler
 // starts, which may be a little before.
 type pickUp struct {
-	sender, worker queue.Broker // of the same jobs
-	rate           int          // jobs a second
+	system system
+	dedupe bool // each job has a key that no other has
+	rate   int  // jobs a second
 
 	p50, p99 []float64 // milliseconds, by round
 	sent     int
@@ -26,42 +27,30 @@ type pickUp struct {
 
 // round sends so many jobs while a worker runs.
 func (p *pickUp) round(ctx context.Context, jobs int, stall time.Duration) error {
-	from, err := queue.New(p.sender, queue.Config{AllowVolatile: true})
-	if err != nil {
-		return err
-	}
-	to, err := queue.New(p.worker, queue.Config{AllowVolatile: true})
-	if err != nil {
-		return err
-	}
 	var ran, wrong atomic.Int64
 	started, returned := make([]atomic.Int64, jobs), make([]int64, jobs) // when, in nanoseconds since start
 	all := make(chan struct{})
 	start := time.Now()
-	mux := queue.NewMux()
-	mux.Handle(topic, func(_ context.Context, job queue.Job) error {
+	take := func(body []byte) {
 		now := int64(time.Since(start))
-		if len(job.Payload) != jobBytes {
+		if len(body) != jobBytes {
 			wrong.Add(1)
-			return nil
+			return
 		}
-		n := int64(binary.BigEndian.Uint64(job.Payload[8:])) - int64(p.sent) //nolint:gosec // a count
+		n := int64(binary.BigEndian.Uint64(body[8:])) - int64(p.sent) //nolint:gosec // a count
 		if n < 0 || n >= int64(jobs) || !started[n].CompareAndSwap(0, now) {
 			wrong.Add(1)
-			return nil
-		}
-		if ran.Add(1) == int64(jobs) {
+		} else if ran.Add(1) == int64(jobs) {
 			close(all)
 		}
-		return nil
-	})
+	}
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)
-	go func() { ended <- to.Run(running, mux, queue.WorkerConfig{}) }()
+	go func() { ended <- p.system.work(running, take) }()
 	pause(ctx, calm)
 
-	sending := p.send(ctx, from, start, returned)
+	sending := p.send(ctx, start, returned)
 	if sending == nil {
 		select {
 		case <-all:
@@ -86,7 +75,7 @@ func (p *pickUp) round(ctx context.Context, jobs int, stall time.Duration) error
 }
 
 // send enqueues the jobs of a round at the rate, each with a key of its own.
-func (p *pickUp) send(ctx context.Context, q *queue.Queue, start time.Time, returned []int64) error {
+func (p *pickUp) send(ctx context.Context, start time.Time, returned []int64) error {
 	const shops = 100
 	names := laneNames(len(returned), shops)
 	body := payload(jobBytes)
@@ -99,8 +88,14 @@ func (p *pickUp) send(ctx context.Context, q *queue.Queue, start time.Time, retu
 			return ctx.Err()
 		}
 		stamp(body, i, int64(p.sent+i))
-		if _, err := q.Enqueue(ctx, queue.Job{Kind: topic, Payload: body, Group: names[i].group, Key: names[i].key}); err != nil {
+		job := queue.Job{Kind: topic, Payload: body, Group: names[i].group, Key: names[i].key}
+		if p.dedupe {
+			job.DedupeKey = dedupeKey(i, int64(p.sent+i))
+		}
+		if n, err := p.system.enqueue(ctx, job); err != nil {
 			return err
+		} else if n > 0 {
+			return errors.New("a job was taken for another that came before")
 		}
 		returned[i] = int64(time.Since(start))
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -15,6 +16,8 @@ import (
 )
 
 const (
+	defaultRounds = 10
+
 	jobBytes  = 1 << 10
 	batchJobs = 64 // of an Enqueue
 	claimJobs = 32 // and settlements of a Claim, as a worker's
@@ -60,25 +63,30 @@ type queueSizes struct {
 // benchQueue measures an engine through Queue and a worker, and alone.
 func benchQueue(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("queue", flag.ContinueOnError)
-	engine := flags.String("engine", "memory", "`engine` that keeps the queue: memory or sqlite")
+	engine := flags.String("engine", "memory", "`engine` that keeps the queue: memory, sqlite or redis")
 	asJSON := flags.Bool("json", false, "print one JSON object per case and line")
-	rounds := flags.Int("rounds", 10, "`rounds` over which medians are taken")
-	dir := flags.String("dir", os.TempDir(), "`directory` on a disk for the files of sqlite")
-	most := flags.Int("waiting", 1_000_000, "`jobs` that wait in sqlite's largest queue")
+	rounds := flags.Int("rounds", 0, "`rounds` over which medians are taken; 0 means 10, or 5 with redis")
+	dir := flags.String("dir", os.TempDir(), "`directory` on a disk for the files of sqlite and redis")
+	addr := flags.String("redis", "", "`address` of a Redis with an empty database; by default a private one is started")
+	most := flags.Int("waiting", 1_000_000, "`jobs` that wait in the largest queue of sqlite and redis")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	switch {
-	case *engine != "memory" && *engine != "sqlite":
-		return fmt.Errorf("bench: no engine %q; there are memory and sqlite", *engine)
-	case *rounds < 1:
-		return errors.New("bench: -rounds must be positive")
+	case *engine != "memory" && *engine != "sqlite" && *engine != "redis":
+		return fmt.Errorf("bench: no engine %q; there are memory, sqlite and redis", *engine)
+	case *rounds < 0:
+		return errors.New("bench: -rounds must be positive, or 0 for the default")
 	case *most < smallest:
 		return fmt.Errorf("bench: -waiting must be %d at least", smallest)
 	}
 	live := make([]byte, liveHeap)
 	defer runtime.KeepAlive(live)
 	rep := &report{out: out, json: *asJSON}
+	if *engine == "redis" {
+		return benchRedis(ctx, rep, *dir, *addr, cmp.Or(*rounds, redisRounds), *most)
+	}
+	*rounds = cmp.Or(*rounds, defaultRounds)
 	if *engine == "sqlite" {
 		return benchSQLite(ctx, rep, *dir, *rounds, *most)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"slices"
 	"testing"
 	"time"
@@ -150,8 +151,13 @@ func TestQueueRuns(t *testing.T) {
 	var out bytes.Buffer
 	b := &queueBench{rep: &report{out: &out, json: true}, engine: "memory", sizes: tiny, open: func() backend { return new(queue.Memory) }}
 	require.NoError(t, b.run(t.Context()))
-	rows := 0
-	for dec := json.NewDecoder(&out); dec.More(); rows++ {
+	assert.Equal(t, 5+2*(2+1)+(2+1)+2*3+3+3, validRows(t, &out))
+}
+
+// validRows counts the rows of a run, all of which must be valid.
+func validRows(t *testing.T, out io.Reader) (n int) {
+	t.Helper()
+	for dec := json.NewDecoder(out); dec.More(); n++ {
 		var got struct {
 			Case       string
 			Ours, Peer float64
@@ -161,7 +167,7 @@ func TestQueueRuns(t *testing.T) {
 		assert.Positive(t, got.Peer, got.Case)
 		assert.InDelta(t, got.Ours/got.Peer, got.Ratio, 1e-9, got.Case)
 	}
-	assert.Equal(t, 5+2*(2+1)+(2+1)+2*3+3+3, rows)
+	return n
 }
 
 // watched is what watch sees of an engine with a fault.

@@ -322,8 +322,13 @@ func (b *fileBench) pickUp(ctx context.Context) error {
 			return err
 		}
 	}
-	near := &pickUp{sender: files[0], worker: files[0], rate: b.sizes.rate}
-	far := &pickUp{sender: files[1], worker: files[2], rate: b.sizes.rate}
+	one, e1 := newQueues(files[0], files[0])
+	two, e2 := newQueues(files[1], files[2])
+	if err := errors.Join(e1, e2); err != nil {
+		return err
+	}
+	near := &pickUp{system: one, rate: b.sizes.rate}
+	far := &pickUp{system: two, rate: b.sizes.rate}
 	for range b.sizes.rounds {
 		for _, p := range []*pickUp{near, far} {
 			if err := p.round(ctx, b.sizes.trickle, b.sizes.stall); err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"io"
 	"path/filepath"
 	"testing"
@@ -92,7 +91,9 @@ func TestFaultyPickUpIsInvalid(t *testing.T) {
 			b := faultyFiles(t, faults()[what].engine)
 			f, err := b.keep(b.path("faulty"))
 			require.NoError(t, err)
-			p := &pickUp{sender: f, worker: f, rate: 1000}
+			q, err := newQueues(f, f)
+			require.NoError(t, err)
+			p := &pickUp{system: q, rate: 1000}
 			require.NoError(t, p.round(t.Context(), 20, 300*time.Millisecond))
 			require.ErrorContains(t, p.problem, want)
 		})
@@ -102,7 +103,9 @@ func TestFaultyPickUpIsInvalid(t *testing.T) {
 	}})
 	f, err := b.keep(b.path("faulty"))
 	require.NoError(t, err)
-	p := &pickUp{sender: f, worker: f, rate: 1000}
+	q, err := newQueues(f, f)
+	require.NoError(t, err)
+	p := &pickUp{system: q, rate: 1000}
 	require.NoError(t, p.round(t.Context(), 20, 300*time.Millisecond))
 	require.ErrorContains(t, p.problem, "others or again")
 }
@@ -163,18 +166,7 @@ func TestSQLiteRuns(t *testing.T) {
 	dir := t.TempDir()
 	b := &fileBench{rep: &report{out: &out, json: true}, dir: dir, open: openFile, sizes: tinyFile}
 	require.NoError(t, b.run(t.Context()))
-	rows := 0
-	for dec := json.NewDecoder(&out); dec.More(); rows++ {
-		var got struct {
-			Case       string
-			Ours, Peer float64
-			Ratio      float64 // "invalid" does not decode
-		}
-		require.NoError(t, dec.Decode(&got))
-		assert.Positive(t, got.Peer, got.Case)
-		assert.InDelta(t, got.Ours/got.Peer, got.Ratio, 1e-9, got.Case)
-	}
-	assert.Equal(t, 5+7+4+3+(2+3)+3*(2+1), rows)
+	assert.Equal(t, 5+7+4+3+(2+3)+3*(2+1), validRows(t, &out))
 	left, err := filepath.Glob(filepath.Join(dir, "backlog-*"))
 	require.NoError(t, err)
 	assert.Empty(t, left)

@@ -119,7 +119,7 @@ func TestRun(t *testing.T) {
 		"usage":            nil,
 		`no benchmark "x"`: {"x"},
 		"must be positive": {"webhook", "-rounds", "0"},
-		"be positive":      {"queue", "-rounds", "0"},
+		"be positive":      {"queue", "-rounds", "-1"},
 		`no engine "x"`:    {"queue", "-engine", "x"},
 	} {
 		require.ErrorContains(t, run(t.Context(), args, io.Discard), want)
