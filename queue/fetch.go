@@ -80,7 +80,7 @@ func (f *fetcher) fetch(ctx, patient, base context.Context) {
 			waiting = true
 			go func(early int) { hint <- f.hint(ctx, early) }(early)
 		}
-		next := idle
+		next := idle - rand.N(idle/8) // so that processes which wait do not all look at once
 		if claimed.DueIn > 0 {
 			next = min(next, claimed.DueIn)
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/breakwater-go/breakwater/internal/redisserver"
+	"github.com/breakwater-go/breakwater/queue"
 	"github.com/breakwater-go/breakwater/queue/brokertest"
 	"github.com/breakwater-go/breakwater/queue/redisqueue"
 )
@@ -81,4 +82,46 @@ func TestRedisPartitions(t *testing.T) {
 		Sleep:     sleep,
 		Sequences: 10, Steps: 80,
 	})
+}
+
+// TestQueueOfALaterVersionIsLeftAlone has keys of a format that this version does not know.
+func TestQueueOfALaterVersionIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	client := dial(t, start(t).Addr)
+	q, err := queue.New(redisqueue.New(client, redisqueue.Config{}), queue.Config{})
+	require.NoError(t, err)
+	_, err = q.Enqueue(t.Context(), queue.Job{Kind: "k"})
+	require.NoError(t, err)
+	const meta = "{breakwater:0}:default:m"
+	text, err := client.Get(t.Context(), meta).Bytes()
+	require.NoError(t, err)
+	text[0]++
+	require.NoError(t, client.Set(t.Context(), meta, text, 0).Err())
+	_, err = q.Enqueue(t.Context(), queue.Job{Kind: "k"})
+	require.ErrorIs(t, err, queue.ErrNewerFormat)
+	require.ErrorContains(t, err, "update this process")
+	_, err = q.Stats(t.Context())
+	require.ErrorIs(t, err, queue.ErrNewerFormat)
+}
+
+// TestLargeJobsComeInSeveralAnswers has more payload than one answer should hold up a server for.
+func TestLargeJobsComeInSeveralAnswers(t *testing.T) {
+	t.Parallel()
+	client := dial(t, start(t).Addr)
+	b := redisqueue.New(client, redisqueue.Config{})
+	q, err := queue.New(b, queue.Config{})
+	require.NoError(t, err)
+	const jobs = 20
+	for range jobs {
+		_, err := q.Enqueue(t.Context(), queue.Job{Kind: "k", Payload: make([]byte, 1<<20)})
+		require.NoError(t, err)
+	}
+	got := 0
+	for n := uint64(1); got < jobs; n++ {
+		c, err := b.Claim(t.Context(), "default", queue.Call{Process: "p", Number: n, Max: 32, Lease: time.Minute})
+		require.NoError(t, err)
+		require.NotEmpty(t, c.Jobs)
+		require.LessOrEqual(t, len(c.Jobs), 5)
+		got += len(c.Jobs)
+	}
 }

@@ -130,6 +130,8 @@ func (w *walker) say(format string, args ...any) {
 	w.problems = append(w.problems, fmt.Sprintf(format, args...))
 }
 
+const metaFormat = 1 // lua/machine.lua
+
 var metaFields = [...]string{"seq", "turns", "run", "from", "to", "last", "jobs", "gone", "released", "parks", "limits", "paused"}
 
 func (w *walker) walk(ctx context.Context) error {
@@ -151,12 +153,12 @@ func (w *walker) readMeta(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(text) != 8*len(metaFields) {
-		w.say("its meta record has %d bytes", len(text))
+	if len(text) != 1+8*len(metaFields) || text[0] != metaFormat {
+		w.say("its meta record has %d bytes, and is not of format %d", len(text), metaFormat)
 		return nil
 	}
 	for i, name := range metaFields {
-		w.meta[name] = math.Float64frombits(binary.BigEndian.Uint64([]byte(text[8*i:])))
+		w.meta[name] = math.Float64frombits(binary.BigEndian.Uint64([]byte(text[1+8*i:])))
 	}
 	return nil
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/breakwater-go/breakwater/queue"
 )
 
 var (
@@ -54,7 +56,7 @@ func plainScript(text string) *script {
 const retryFor = 5 * time.Second
 
 // run runs a script in a partition, until ctx ends at most: what is under way then goes on by itself.
-func (b *Broker) run(ctx context.Context, s *script, p int, queue string, args ...any) (any, error) {
+func (b *Broker) run(ctx context.Context, s *script, p int, name string, args ...any) (any, error) {
 	if err := b.ready(ctx); err != nil {
 		return nil, err
 	}
@@ -64,20 +66,20 @@ func (b *Broker) run(ctx context.Context, s *script, p int, queue string, args .
 	}
 	done := make(chan result, 1)
 	go func() {
-		v, err := b.try(ctx, s, p, queue, args, retryable)
+		v, err := b.try(ctx, s, p, name, args, retryable)
 		done <- result{v, err}
 	}()
 	select {
 	case r := <-done:
-		return r.v, wrap(queue, r.err)
+		return r.v, wrap(name, r.err)
 	case <-ctx.Done():
-		return nil, wrap(queue, context.Cause(ctx))
+		return nil, wrap(name, context.Cause(ctx))
 	}
 }
 
 // try sends a script, and again while again says so of the error.
-func (b *Broker) try(ctx context.Context, s *script, p int, queue string, args []any, again func(error) bool) (any, error) {
-	args = append([]any{escape.Replace(queue)}, args...)
+func (b *Broker) try(ctx context.Context, s *script, p int, name string, args []any, again func(error) bool) (any, error) {
+	args = append([]any{escape.Replace(name)}, args...)
 	begin := time.Now()
 	for n := 0; ; n++ {
 		v, err := b.send(ctx, s, p, args)
@@ -156,16 +158,18 @@ func lossy(err error) bool {
 	return network
 }
 
-func wrap(queue string, err error) error {
+func wrap(name string, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case redis.HasErrorPrefix(err, "OOM"):
-		return fmt.Errorf("redisqueue: queue %q: Redis is at its maxmemory and refuses new jobs until there is room; workers go on: %w", queue, err)
+		return fmt.Errorf("redisqueue: queue %q: Redis is at its maxmemory and refuses new jobs until there is room; workers go on: %w", name, err)
 	case redis.HasErrorPrefix(err, "NOPERM"):
-		return fmt.Errorf("redisqueue: queue %q: the Redis user may not do what is needed (docs/redis.md prints its ACL): %w", queue, err)
+		return fmt.Errorf("redisqueue: queue %q: the Redis user may not do what is needed (docs/redis.md prints its ACL): %w", name, err)
+	case strings.Contains(err.Error(), "FORMAT "): // of our own error(), to which Redis adds the place
+		return fmt.Errorf("redisqueue: queue %q: its keys were written by a later version of this module: update this process: %w", name, errors.Join(queue.ErrNewerFormat, err))
 	default:
-		return fmt.Errorf("redisqueue: queue %q: %w", queue, err)
+		return fmt.Errorf("redisqueue: queue %q: %w", name, err)
 	}
 }
 
@@ -227,9 +231,9 @@ func (r *reply) int64() int64 {
 	return 0
 }
 
-func (r *reply) err(queue string) error {
+func (r *reply) err(name string) error {
 	if *r.flag() {
-		return fmt.Errorf("redisqueue: queue %q: an answer of another shape than this version's: %.100s", queue, strings.ReplaceAll(fmt.Sprint(r.v), "\n", " "))
+		return fmt.Errorf("redisqueue: queue %q: an answer of another shape than this version's: %.100s", name, strings.ReplaceAll(fmt.Sprint(r.v), "\n", " "))
 	}
 	return nil
 }

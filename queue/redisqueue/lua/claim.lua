@@ -417,14 +417,19 @@ end
 flush_gone(q)
 take_up() -- after the settlements: a lease past its end still counts until it is taken up
 
-local dead = 0
-while #out.jobs < max and dead < TAKEUP and q.paused == 0 do
+-- A job may have megabytes, and an answer holds up everybody: it ends early rather than be much larger than this.
+local ANSWER = 4194304
+
+local dead, bytes = 0, 0
+while #out.jobs < max and dead < TAKEUP and bytes < ANSWER and q.paused == 0 do
 	local took = take()
 	if not took then
 		break
 	end
 	if took == 2 then
 		dead = dead + 1
+	else
+		bytes = bytes + #out.jobs[#out.jobs][2]
 	end
 end
 flush_rings()

@@ -3,7 +3,7 @@
 -- from running where its keys are only half (DESIGN: docs/redis.md).
 --
 -- Of a queue, with the prefix k:
---   m          its meta record: numbers, packed
+--   m          its meta record: the format of all that it keeps, and numbers, packed
 --   (of the partition: queues SET of their names, ahead by how much its clock is ahead of the server's, in µs)
 --   l:LANE     LIST of elements, the head first; the head stays until it is settled
 --   r:CGROUP   LIST of a group's ready lanes of class C; R:CGROUP ZSET of those that were given back: they come first, by claim
@@ -20,7 +20,8 @@
 local floor, format, sub, byte, find = math.floor, string.format, string.sub, string.byte, string.find
 local pack, unpack_struct = struct.pack, struct.unpack
 local P = sub(KEYS[1], 1, -3)
-local META = '>dddddddddddd'
+local META = '>Bdddddddddddd'
+local FORMAT = 1 -- of all that a queue keeps
 local HEAD = '>BBdd'
 local REC = 19 -- where the record begins in an element
 local TAKEUP = 128
@@ -65,7 +66,11 @@ local function open(name)
 	q = {k = P .. name .. ':', name = name, bump = 0, h = {}, hd = {}, tk = {}, gl = {}, gb = {}}
 	local m = call('GET', q.k .. 'm')
 	if m then
-		q.seq, q.turns, q.run, q.from, q.to, q.last, q.jobs, q.gone, q.released, q.parks, q.limits, q.paused = unpack_struct(META, m)
+		local found = byte(m, 1)
+		if found ~= FORMAT then
+			error('FORMAT ' .. found)
+		end
+		found, q.seq, q.turns, q.run, q.from, q.to, q.last, q.jobs, q.gone, q.released, q.parks, q.limits, q.paused = unpack_struct(META, m)
 	else
 		q.seq, q.turns, q.run, q.from, q.to, q.last, q.jobs, q.gone, q.released, q.parks, q.limits, q.paused = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 		q.new = true
@@ -151,7 +156,7 @@ local function close(q, look)
 	if q.new then
 		call('SADD', P .. 'queues', q.name)
 	end
-	call('SET', q.k .. 'm', pack(META, q.seq, q.turns, q.run, q.from, q.to, q.now + q.bump, q.jobs, q.gone, q.released, q.parks, q.limits, q.paused))
+	call('SET', q.k .. 'm', pack(META, FORMAT, q.seq, q.turns, q.run, q.from, q.to, q.now + q.bump, q.jobs, q.gone, q.released, q.parks, q.limits, q.paused))
 	if look then
 		if q.paused == 0 and call('EXISTS', q.k .. 'ring:l', q.k .. 'ring:b') > 0 then
 			call('ZADD', q.k .. 'wake', 0, '')
