@@ -21,7 +21,6 @@ const (
 	redisRounds = 5
 	redisShops  = 1000
 	redisKeys   = 20_000
-	poolSize    = 128 // connections that each client may have
 
 	memoryLimit     = 1536 // bytes that a waiting job may take: 1.5 KB
 	memoryLimitLane = 1843 // and when it is a lane of its own: 1.8 KB
@@ -125,7 +124,7 @@ func (b *redisBench) add(name, unit string, ours, peer float64, w want, problem 
 
 // client is what a process would have, until the part is over.
 func (b *redisBench) client() *redis.Client {
-	c := redis.NewClient(&redis.Options{Addr: b.addr, PoolSize: poolSize})
+	c := redis.NewClient(&redis.Options{Addr: b.addr})
 	b.opened = append(b.opened, c)
 	return c
 }
