@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/breakwater-go/breakwater/internal/redisserver"
 	"github.com/breakwater-go/breakwater/queue"
 	"github.com/breakwater-go/breakwater/queue/brokertest"
 	"github.com/breakwater-go/breakwater/queue/redisqueue"
@@ -21,8 +22,9 @@ const slots = 16384
 
 // cluster is a Redis Cluster of three nodes.
 type cluster struct {
-	nodes []*redis.Client
-	ids   []string
+	servers []*redisserver.Server
+	nodes   []*redis.Client
+	ids     []string
 }
 
 func startCluster(t testing.TB) (*cluster, *redis.ClusterClient) {
@@ -33,6 +35,7 @@ func startCluster(t testing.TB) (*cluster, *redis.ClusterClient) {
 	for i := range 3 {
 		s := start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--appendonly", "yes")
 		node := dial(t, s.Addr)
+		c.servers = append(c.servers, s)
 		c.nodes, addrs = append(c.nodes, node), append(addrs, s.Addr)
 		id, err := node.Do(ctx, "cluster", "myid").Text()
 		require.NoError(t, err)
@@ -137,6 +140,52 @@ func TestSlotsMoveWhileJobsFlow(t *testing.T) {
 	stop()
 	l.Drained()
 	require.Zero(t, l.Twice())
+}
+
+// TestBulkEnqueueAcrossClusterSlotsReportsEachJob has one batch for several nodes, of which one is away.
+func TestBulkEnqueueAcrossClusterSlotsReportsEachJob(t *testing.T) {
+	t.Parallel()
+	c, client := startCluster(t)
+	const partitions = 6
+	q, err := queue.New(redisqueue.New(client, redisqueue.Config{Partitions: partitions}), queue.Config{})
+	require.NoError(t, err)
+	jobs := make([]queue.Job, 60)
+	for i := range jobs {
+		jobs[i] = queue.Job{Kind: "k", Group: "shop" + strconv.Itoa(i), DedupeKey: strconv.Itoa(i)}
+	}
+	receipts, err := q.Enqueue(t.Context(), jobs...)
+	require.NoError(t, err)
+	for i, r := range receipts {
+		require.False(t, r.Duplicate)
+		require.NotEmpty(t, r.ID, i)
+	}
+	require.NoError(t, c.servers[1].Pause())
+	for i := range jobs {
+		jobs[i].DedupeKey += " again"
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	receipts, err = q.Enqueue(ctx, jobs...)
+	require.Error(t, err)
+	require.NoError(t, c.servers[1].Resume())
+	accepted := 0
+	for _, r := range receipts {
+		if r.ID != "" {
+			accepted++
+		}
+	}
+	require.Positive(t, accepted, "the other nodes have theirs")
+	require.Less(t, accepted, len(jobs))
+	again, err := q.Enqueue(t.Context(), jobs...)
+	require.NoError(t, err)
+	for i, r := range receipts {
+		if r.ID != "" {
+			require.Equal(t, queue.Receipt{ID: r.ID, Duplicate: true}, again[i], "it was reported, so it is there")
+		}
+	}
+	s, err := q.Stats(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 2*len(jobs), s.Jobs)
 }
 
 // TestPartitionsAreChanged is the way that docs/redis.md describes: a new space beside the old one, whose workers begin when the old one

@@ -68,15 +68,20 @@ func TestRedisIsPausedForLongerThanALease(t *testing.T) {
 	require.Zero(t, l.Twice())
 }
 
-func TestScriptFlushUnderLoad(t *testing.T) {
+func TestScriptFlushAndReconnectMidBatchRepeatSafely(t *testing.T) {
 	t.Parallel()
-	client := dial(t, start(t).Addr)
+	s := start(t)
+	client := dial(t, s.Addr)
+	admin := dial(t, s.Addr)
 	l := brokertest.NewLoad(t, redisqueue.New(client, redisqueue.Config{}))
 	l.Work(10 * time.Second)
 	stop := l.Enqueue()
-	for range 50 {
+	for i := range 50 {
 		l.More(20)
-		require.NoError(t, client.ScriptFlush(t.Context()).Err())
+		require.NoError(t, admin.ScriptFlush(t.Context()).Err())
+		if i%5 == 0 {
+			require.NoError(t, admin.ClientKillByFilter(t.Context(), "TYPE", "normal", "SKIPME", "yes").Err())
+		}
 	}
 	stop()
 	l.Drained()
@@ -166,7 +171,7 @@ func TestFullRedisRefusesWholeAndDrains(t *testing.T) {
 	require.NoError(t, err, "there is room again")
 }
 
-func TestEvictingServerIsRefused(t *testing.T) {
+func TestEvictionPolicyThatMayDropJobsIsRefusedAtStart(t *testing.T) {
 	t.Parallel()
 	for _, policy := range []string{"allkeys-lru", "volatile-ttl", "allkeys-random"} {
 		client := dial(t, start(t, "--maxmemory", "100mb", "--maxmemory-policy", policy).Addr)
@@ -236,9 +241,9 @@ func TestEnqueueFailsIfReplicasDoNotConfirm(t *testing.T) {
 	require.True(t, r[0].Duplicate, "it is in the queue of the primary: sending it again is safe")
 }
 
-// TestReplicaIsPromotedThatMissedTheLast is a failover that loses the last moment, as one without Config.Replicas may: what is there
+// TestAckAfterFailoverThatLostTheLeaseIsErrLeaseLostNotALoop is of a failover that loses the last moment, as one without Config.Replicas may: what is there
 // goes on as it should, and no token of the lost moment is taken for one of after it.
-func TestReplicaIsPromotedThatMissedTheLast(t *testing.T) {
+func TestAckAfterFailoverThatLostTheLeaseIsErrLeaseLostNotALoop(t *testing.T) {
 	t.Parallel()
 	_, client, cutOff, promote := pair(t)
 	b := redisqueue.New(client, redisqueue.Config{})
