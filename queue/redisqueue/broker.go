@@ -50,6 +50,7 @@ type Broker struct {
 	mu      sync.Mutex
 	lines   map[place]*line
 	waiters map[place]*waiter
+	claims  map[place]int // that asked for jobs
 }
 
 // partition is where a share of the groups lives.
@@ -84,7 +85,7 @@ var ErrNotReplicated = errors.New("redisqueue: not enough replicas have confirme
 // I/O; what is wrong with the server shows at the first use.
 func New(client redis.UniversalClient, cfg Config) *Broker {
 	b := &Broker{
-		client: client, cfg: cfg, log: cfg.Logger, checking: make(chan struct{}, 1), lines: map[place]*line{}, waiters: map[place]*waiter{},
+		client: client, cfg: cfg, log: cfg.Logger, checking: make(chan struct{}, 1), lines: map[place]*line{}, waiters: map[place]*waiter{}, claims: map[place]int{},
 	}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)

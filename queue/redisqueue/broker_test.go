@@ -3,8 +3,10 @@ package redisqueue_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -124,4 +126,33 @@ func TestLargeJobsComeInSeveralAnswers(t *testing.T) {
 		require.LessOrEqual(t, len(c.Jobs), 5)
 		got += len(c.Jobs)
 	}
+}
+
+// TestHintIsPassedOn has two processes wait, of which the first, woken, has no slot to claim for.
+func TestHintIsPassedOn(t *testing.T) {
+	t.Parallel()
+	addr := start(t).Addr
+	busy, idle := redisqueue.New(dial(t, addr), redisqueue.Config{}), redisqueue.New(dial(t, addr), redisqueue.Config{})
+	q, err := queue.New(busy, queue.Config{})
+	require.NoError(t, err)
+	wait := func(b *redisqueue.Broker) chan error {
+		woken := make(chan error, 1)
+		go func() { woken <- b.Wait(t.Context(), "default", 0) }()
+		return woken
+	}
+	blocked := func(n int) {
+		require.Eventually(t, func() bool {
+			return strings.Contains(dial(t, addr).Info(t.Context(), "clients").Val(), fmt.Sprintf("blocked_clients:%d\r", n))
+		}, 5*time.Second, time.Millisecond)
+	}
+	first := wait(busy)
+	blocked(1)
+	second := wait(idle)
+	blocked(2)
+	began := time.Now()
+	_, err = q.Enqueue(t.Context(), queue.Job{Kind: "k"})
+	require.NoError(t, err)
+	require.NoError(t, <-first)
+	require.NoError(t, <-second)
+	require.Less(t, time.Since(began), 3*time.Second, "not at the end of its wait")
 }

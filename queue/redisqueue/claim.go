@@ -16,6 +16,9 @@ func (b *Broker) Claim(ctx context.Context, name string, call queue.Call) (queue
 	if err := b.part(call.Partition); err != nil {
 		return queue.Claimed{}, err
 	}
+	if call.Max > 0 {
+		b.asked(place{name, call.Partition})
+	}
 	again := "0"
 	if call.Again {
 		again = "1"

@@ -11,6 +11,9 @@ import (
 // waitFor is how long one BZPOPMIN waits: Redis and go-redis count whole seconds, and a worker looks by itself after 5 s.
 const waitFor = 5 * time.Second
 
+// passOn is how long after a hint a process may take to claim before another one gets it.
+const passOn = 20 * time.Millisecond
+
 // waiter is the one command that waits at a place for all of the process.
 type waiter struct {
 	done chan struct{} // closed when it has returned
@@ -56,14 +59,30 @@ func (b *Broker) wait(ctx context.Context, at place, w *waiter) {
 		err = nil // nothing happened for waitFor
 	}
 	b.mu.Lock()
-	nobody := w.left == 0
+	nobody, claims := w.left == 0, b.claims[at]
 	w.err = err
 	delete(b.waiters, at)
 	close(w.done)
 	b.mu.Unlock()
-	if woken && nobody { // another process may want to know
+	if !woken {
+		return
+	}
+	if !nobody {
+		time.Sleep(passOn)
+		b.mu.Lock()
+		nobody = b.claims[at] == claims // whoever waited has no slot any more
+		b.mu.Unlock()
+	}
+	if nobody { // another process may want to know
 		ctx, cancel := context.WithTimeout(ctx, waitFor)
 		defer cancel()
 		_ = b.client.ZAddNX(ctx, key, redis.Z{Member: ""}).Err() // a hint that is lost is made up for by the next look
 	}
+}
+
+// asked notes that the process has asked for jobs.
+func (b *Broker) asked(at place) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.claims[at]++
 }
