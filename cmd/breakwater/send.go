@@ -44,7 +44,8 @@ func send(ctx context.Context, args []string, stdout io.Writer) error {
 	retry := flags.Float64("retry", 0, "send failed ones again on Shopify's schedule, this many `times` faster; 0 means never")
 	seed := flags.Uint64("seed", uint64(time.Now().UnixNano()), "seed of what is random")
 
-	topic, err := parse(flags, args)
+	topics, err := parse(flags, args)
+	topic := strings.Join(topics, ", ")
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(stdout, sendUsage)
@@ -53,6 +54,8 @@ func send(ctx context.Context, args []string, stdout io.Writer) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("%w: send: %w", errUsage, err)
+	case len(topics) > 1:
+		return fmt.Errorf("%w: send: one topic at a time: %s", errUsage, topic)
 	}
 	*secret = cmp.Or(*secret, os.Getenv("SHOPIFY_API_SECRET"))
 	if topic == "topics" {
@@ -127,22 +130,6 @@ func sampleBody(topic, file string) ([]byte, error) {
 		return nil, fmt.Errorf("%w: send: topic %q has no sample body; give one with -body, or see: breakwater send topics", errUsage, topic)
 	}
 	return webhooktest.Payload(topic), nil
-}
-
-// parse parses args, in which the topic may stand before the flags, after them or among them.
-func parse(flags *flag.FlagSet, args []string) (topic string, err error) {
-	for {
-		if err := flags.Parse(args); err != nil {
-			return "", err
-		}
-		if flags.NArg() == 0 {
-			return topic, nil
-		}
-		if topic != "" {
-			return "", fmt.Errorf("one topic at a time: %q, %q", topic, flags.Arg(0))
-		}
-		topic, args = flags.Arg(0), flags.Args()[1:]
-	}
 }
 
 // share is a flag that may stand alone, which means all, or have a value from 0 to 1.
