@@ -156,3 +156,62 @@ func TestHintIsPassedOn(t *testing.T) {
 	require.NoError(t, <-second)
 	require.Less(t, time.Since(began), 3*time.Second, "not at the end of its wait")
 }
+
+// TestDeletedKeysHurtOnlyThemselves has somebody delete keys of a lane, a lease and a scheduled job: the other jobs go on, and Check says
+// what is wrong.
+func TestDeletedKeysHurtOnlyThemselves(t *testing.T) {
+	t.Parallel()
+	client := dial(t, start(t).Addr)
+	b := redisqueue.New(client, redisqueue.Config{})
+	q, err := queue.New(b, queue.Config{})
+	require.NoError(t, err)
+	ctx := t.Context()
+	const k = "{breakwater:0}:default:"
+	_, err = q.Enqueue(ctx, queue.Job{Kind: "k", Group: "g", Key: "leased"}, queue.Job{Kind: "k", Group: "g", Key: "token"})
+	require.NoError(t, err)
+	c, err := b.Claim(ctx, "default", queue.Call{Process: "dead", Number: 1, Max: 2, Lease: time.Second})
+	require.NoError(t, err)
+	require.Len(t, c.Jobs, 2)
+	_, err = q.Enqueue(ctx, queue.Job{Kind: "k", Group: "g", Key: "ready"}, queue.Job{Kind: "k", Group: "alone", Key: "ready"}, queue.Job{Kind: "k", Group: "g", Key: "later", Delay: time.Second},
+		queue.Job{Kind: "k", Group: "g", Key: "good"}, queue.Job{Kind: "k", Group: "other", Key: "good"})
+	require.NoError(t, err)
+	require.NoError(t, client.Del(ctx, k+"l:1lgleased", k+"l:1lgready", k+"l:5lalone"+"ready", k+"sched").Err())
+	require.NoError(t, client.HDel(ctx, k+"tok", "1lgtoken").Err())
+	problems, err := b.Check(ctx)
+	require.NoError(t, err)
+	require.NotEmpty(t, problems)
+
+	require.NoError(t, redisqueue.Forward(ctx, client, "breakwater", 1, time.Minute))
+	done := map[string]int{}
+	for n := uint64(1); len(done) < 3; n++ {
+		require.Less(t, n, uint64(10))
+		c, err := b.Claim(ctx, "default", queue.Call{Process: "p", Number: n, Max: 8, Lease: time.Minute})
+		require.NoError(t, err)
+		for _, l := range c.Jobs {
+			done[l.Job.Group+"/"+l.Job.Key]++
+		}
+		require.NoError(t, redisqueue.Forward(ctx, client, "breakwater", 1, time.Second))
+	}
+	require.Equal(t, map[string]int{"g/good": 1, "other/good": 1, "g/token": 1}, done)
+
+	// Nor can what a worker still holds of a deleted job keep its other settlements from taking effect.
+	for n, action := range []queue.Action{queue.Ack, queue.Retry, queue.Snooze, queue.Kill, queue.Release} {
+		_, err = q.Enqueue(ctx, queue.Job{Kind: "k", Group: "h", Key: "gone", Track: true}, queue.Job{Kind: "k", Group: "h", Key: "here", Track: true})
+		require.NoError(t, err)
+		call := queue.Call{Process: "s", Number: uint64(2 * n), Max: 8, Lease: time.Minute}
+		c, err := b.Claim(ctx, "default", call)
+		require.NoError(t, err)
+		require.Len(t, c.Jobs, 2)
+		require.NoError(t, client.Del(ctx, k+"l:1lhgone").Err())
+		call = queue.Call{Process: "s", Number: call.Number + 1, Lease: time.Minute}
+		for _, l := range c.Jobs {
+			call.Settle = append(call.Settle, queue.Settlement{Token: l.Token, Action: action, Error: "no"})
+		}
+		call.Settle[1].Action = queue.Ack
+		_, err = b.Claim(ctx, "default", call)
+		require.NoError(t, err)
+		s, err := q.Jobs(ctx, queue.JobFilter{Group: "h"})
+		require.NoError(t, err)
+		require.Empty(t, s, action)
+	}
+}

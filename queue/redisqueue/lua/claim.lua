@@ -35,8 +35,10 @@ local function settle(lane, t, s)
 			q.gone = q.gone - 1
 		end
 		if t.id then
-			local result = ARGV[s + 8]
-			finish(q, info(call('LINDEX', key, 0)), 'succeeded', '', sub(result, 2))
+			local e = call('LINDEX', key, 0)
+			if e then
+				finish(q, info(e), 'succeeded', '', sub(ARGV[s + 8], 2))
+			end
 		end
 		pop(q, lane)
 		local f = s + 10
@@ -56,6 +58,9 @@ local function settle(lane, t, s)
 		ready_head(q, lane, t.claim)
 	else
 		local e = call('LINDEX', key, 0)
+		if not e then
+			return -- somebody has deleted it
+		end
 		local i = info(e)
 		local err = ARGV[s + 4]
 		if action == RETRY then
@@ -114,6 +119,9 @@ local function crashed(lane, t)
 	local mark = marked(q, lane)
 	unlease(q, lane, g)
 	local e = call('LINDEX', key, 0)
+	if not e then
+		return -- somebody has deleted it
+	end
 	local i = info(e)
 	if mark then
 		call('HDEL', q.k .. 'gone', i.id)
@@ -153,11 +161,13 @@ local function take_up()
 					ready_tail(q, name)
 				else
 					local e = call('HGET', q.k .. 'sched', name)
-					call('HDEL', q.k .. 'sched', name)
-					local i = info(e)
-					local lane = lane_of(i)
-					moved(q, i, lane)
-					append(q, lane, e)
+					if e then
+						call('HDEL', q.k .. 'sched', name)
+						local i = info(e)
+						local lane = lane_of(i)
+						moved(q, i, lane)
+						append(q, lane, e)
+					end
 				end
 			end
 		end
@@ -167,6 +177,9 @@ local function take_up()
 	for n = 1, #ended, 2 do
 		local lane, ends = ended[n], tonumber(ended[n + 1])
 		local t = holder(q, lane)
+		if not t then -- somebody has deleted its token: nobody can hold it
+			t = {lease = 0, spared = 1}
+		end
 		if ends > q.from and ends <= q.to and t.spared == 0 then
 			t.spared = 1
 			keep(q, lane, t)
@@ -256,9 +269,15 @@ local function take()
 		end
 	end
 	lane = lane or call('LPOP', q.k .. 'r:' .. c .. g)
-	local key = q.k .. 'l:' .. lane
-	local e = call('LINDEX', key, 0)
+	local key = lane and q.k .. 'l:' .. lane
+	local e = lane and call('LINDEX', key, 0)
 	n = n - 1
+	if not e then -- somebody has deleted keys: what is left goes on
+		counts[g] = nil
+		forget_rings()
+		sit(q, g)
+		return 2
+	end
 	if late(q, e) then
 		local i = info(e)
 		counts[g] = nil
@@ -355,7 +374,10 @@ if known then
 					settle(lane, t, nil) -- nobody gets what is left of a purged job
 					changed = true
 				else
-					out.jobs[#out.jobs + 1] = {lane, call('LINDEX', q.k .. 'l:' .. lane, 0), n - 1}
+					local e = call('LINDEX', q.k .. 'l:' .. lane, 0)
+					if e then
+						out.jobs[#out.jobs + 1] = {lane, e, n - 1}
+					end
 				end
 			end
 		end

@@ -651,7 +651,8 @@ local function ran(q)
 	if first[1] then
 		local ends = tonumber(first[2])
 		if ends <= q.now then
-			local lease = holder(q, first[1]).lease
+			local t = holder(q, first[1])
+			local lease = t and t.lease or 0
 			if q.now - q.run > lease * 2 / 3 then
 				if ends > q.to then
 					q.from = q.run
@@ -669,7 +670,7 @@ local function marked(q, lane)
 		return nil
 	end
 	local e = call('LINDEX', q.k .. 'l:' .. lane, 0)
-	return call('HGET', q.k .. 'gone', id_of(e)) or nil
+	return e and call('HGET', q.k .. 'gone', id_of(e)) or nil
 end
 
 local function progress(q, t, percent, text)
