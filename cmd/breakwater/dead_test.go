@@ -81,7 +81,7 @@ error       carrier: 400\x1b[2J
 
 	_, notes, err := d.run("dead", "show", "-queue", "typo", "x\x1b")
 	require.EqualError(t, err, `dead show: queue "typo" has no dead letter "x\x1b"`)
-	d.equal("queue \"typo\" is empty, or there is none of that name; those that hold something: \"orders\"\n", notes)
+	d.equal("queue \"typo\" is empty, or there is none of that name; queues that hold something: \"orders\"\n", notes)
 }
 
 func TestDeadReplayAndDrop(t *testing.T) {

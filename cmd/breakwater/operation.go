@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -112,19 +111,6 @@ func (p *positive) Set(s string) error {
 	}
 	*p = positive(n)
 	return nil
-}
-
-// explain adds what to do about an error of the connection.
-func (c *call) explain(err error) error {
-	_, network := errors.AsType[net.Error](err)
-	switch {
-	case redis.HasErrorPrefix(err, "NOAUTH"), redis.HasErrorPrefix(err, "WRONGPASS"), redis.HasErrorPrefix(err, "ERR AUTH"):
-		return fmt.Errorf("Redis at %s wants another user or password; they go in the URL, redis://user:password@host:port, best in $%s: %w", c.server, envRedis, err) //nolint:staticcheck // a name
-	case network, errors.Is(err, io.EOF):
-		return fmt.Errorf("can't reach Redis at %s (-redis, $%s): %w", c.server, envRedis, err)
-	default:
-		return err
-	}
 }
 
 // parse parses args, in which flags may stand before the rest, after it or among it.

@@ -123,6 +123,9 @@ func TestPartitions(t *testing.T) {
 	}
 	d.equal("QUEUE   JOBS  HELD  WAITING  SCHEDULED  DEAD  PARKED  PAUSED\norders  20    0     0        0          0     0       -\n",
 		d.must("queues", "-space", "other", "-partitions", "3"))
+	_, _, err := d.run("queues", "-space", "other")
+	require.ErrorIs(t, err, redisqueue.ErrPartitions)
+	require.ErrorContains(t, err, "-partitions is 1, which must be what your program gives")
 }
 
 // Several addresses are those of a Cluster; its only node may be named twice.

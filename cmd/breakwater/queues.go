@@ -89,5 +89,5 @@ func (c *call) others(names []string) string {
 	for i, name := range names {
 		quoted[i] = strconv.Quote(name)
 	}
-	return "those that hold something: " + strings.Join(quoted, ", ")
+	return "queues that hold something: " + strings.Join(quoted, ", ")
 }

@@ -73,7 +73,7 @@ func TestCheck(t *testing.T) {
 	out, notes, err := d.run("check")
 	require.NoError(t, err)
 	assert.Empty(t, out)
-	d.equal("nothing contradicts the invariants\n", notes)
+	d.equal("nothing contradicts the invariants; queues that hold something: \"orders\"\n", notes)
 
 	require.NoError(t, d.client.Del(t.Context(), "{breakwater:0}:orders:l:1la1").Err(), id)
 	require.NoError(t, d.client.Set(t.Context(), "{breakwater:0}:orders:x\x1b[2J", "", 0).Err())

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 
@@ -32,6 +33,7 @@ func dial(to string) (client redis.UniversalClient, server string, err error) {
 		all, addrs = append(all, o), append(addrs, o.Addr)
 	}
 	first := all[0]
+	first.DialerRetries = 1 // each command is tried four times as it is
 	if len(all) == 1 {
 		return redis.NewClient(first), first.Addr, nil
 	}
@@ -41,8 +43,9 @@ func dial(to string) (client redis.UniversalClient, server string, err error) {
 	if first.TLSConfig != nil {
 		first.TLSConfig.ServerName = "" // each node has its own
 	}
-	return redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs, Username: first.Username, Password: first.Password, TLSConfig: first.TLSConfig}),
-		strings.Join(addrs, ", "), nil
+	return redis.NewClusterClient(&redis.ClusterOptions{
+		Addrs: addrs, Username: first.Username, Password: first.Password, TLSConfig: first.TLSConfig, DialerRetries: first.DialerRetries,
+	}), strings.Join(addrs, ", "), nil
 }
 
 // open puts the engine and the queue over client.
@@ -50,4 +53,19 @@ func (c *call) open(client redis.UniversalClient) (err error) {
 	c.engine = redisqueue.New(client, redisqueue.Config{Space: c.space, Partitions: c.partitions})
 	c.queue, err = queue.New(c.engine, queue.Config{Name: c.name, Codecs: []queue.Codec{queue.Plain(), queue.Deflate()}})
 	return err
+}
+
+// explain adds what to do about an error of the connection.
+func (c *call) explain(err error) error {
+	_, network := errors.AsType[net.Error](err)
+	switch {
+	case redis.HasErrorPrefix(err, "NOAUTH"), redis.HasErrorPrefix(err, "WRONGPASS"), redis.HasErrorPrefix(err, "ERR AUTH"):
+		return fmt.Errorf("Redis at %s wants another user or password; they go in the URL, redis://user:password@host:port, best in $%s: %w", c.server, envRedis, err) //nolint:staticcheck // a name
+	case network, errors.Is(err, io.EOF):
+		return fmt.Errorf("can't reach Redis at %s (-redis, $%s): %w", c.server, envRedis, err)
+	case errors.Is(err, redisqueue.ErrPartitions):
+		return fmt.Errorf("-partitions is %d, which must be what your program gives as redisqueue.Config.Partitions: %w", c.partitions, err)
+	default:
+		return err
+	}
 }
