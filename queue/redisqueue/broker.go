@@ -45,7 +45,8 @@ type Broker struct {
 	parts  []partition
 
 	checking chan struct{} // held by whoever looks at the server
-	checked  atomic.Bool
+	checked  atomic.Bool   // the servers are fit
+	agreed   atomic.Bool   // the space has as many partitions as Config says
 
 	mu      sync.Mutex
 	lines   map[place]*line

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/breakwater-go/breakwater/queue"
 )
 
 const (
@@ -163,6 +165,14 @@ func (w *walker) readMeta(ctx context.Context) error {
 	return nil
 }
 
+func setOf(names []string) map[string]bool {
+	set := map[string]bool{}
+	for _, name := range names {
+		set[name] = true
+	}
+	return set
+}
+
 func (w *walker) expect(what string, n int) {
 	if int(w.meta[what]) != n {
 		w.say("its meta record counts %v %s; there are %d", w.meta[what], what, n)
@@ -189,11 +199,14 @@ func (w *walker) readLanes(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			for _, e := range elements {
-				w.element(e, "lane "+lane)
+			if len(elements)%2 != 0 {
+				w.say("lane %q has a head without a record", lane)
 			}
-			w.lanes[lane] += len(elements)
-			jobs += len(elements)
+			for i := 0; i+1 < len(elements); i += 2 {
+				w.job(elements[i], elements[i+1], "lane "+lane)
+			}
+			w.lanes[lane] += len(elements) / 2
+			jobs += len(elements) / 2
 			if len(elements) < readJobs {
 				break
 			}
@@ -207,24 +220,28 @@ func (w *walker) readLanes(ctx context.Context) error {
 	return err
 }
 
-// element looks at a job that is stored somewhere.
-func (w *walker) element(text, where string) {
-	e, err := parseElement(text)
+// job looks at a job that is stored somewhere.
+func (w *walker) job(head, record, where string) {
+	h, err := parseHead(head)
 	if err != nil {
 		w.say("%s: %v", where, err)
 		return
 	}
-	if float64(e.number) > w.meta["seq"] {
-		w.say("%s: a job has the number %d, and the last is %v", where, e.number, w.meta["seq"])
+	if float64(h.number) > w.meta["seq"] {
+		w.say("%s: a job has the number %d, and the last is %v", where, h.number, w.meta["seq"])
 	}
-	id := idOf(text)
-	if id == "" {
-		return // of a newer format, or damaged: its worker says so
+	job, _, err := parseJob(head, record)
+	if errors.Is(err, queue.ErrNewerFormat) {
+		return // its worker says so
 	}
-	if w.ids[id] {
-		w.say("%s: job %s is in two places", where, id)
+	if err != nil {
+		w.say("%s: %v", where, err)
+		return
 	}
-	w.ids[id] = true
+	if w.ids[job.ID] {
+		w.say("%s: job %s is in two places", where, job.ID)
+	}
+	w.ids[job.ID] = true
 }
 
 // readLists reads the groups' lists of ready lanes.
@@ -242,7 +259,7 @@ func (w *walker) readLists(ctx context.Context) error {
 			}
 			for _, lane := range lanes {
 				w.ready[lane]++
-				if strings.ToLower(strings.TrimLeft(lane, "0123456789")[:1])+groupOf(lane) != name {
+				if class := strings.TrimLeft(lane, "0123456789"); class == "" || strings.ToLower(class[:1])+groupOf(lane) != name {
 					w.say("lane %q is in the list of %q", lane, name)
 				}
 			}
@@ -269,10 +286,11 @@ func (w *walker) readLeases(ctx context.Context) (err error) {
 	}
 	w.leas = map[string]bool{}
 	held := map[string]int{}
+	known := setOf(tokens)
 	for _, lane := range lease {
 		w.leas[lane] = true
 		held[groupOf(lane)]++
-		if !slices.Contains(tokens, lane) {
+		if !known[lane] {
 			w.say("lane %q has a lease and no token", lane)
 		}
 	}
@@ -307,6 +325,10 @@ func (w *walker) readDue(ctx context.Context) error {
 	w.due = map[string]bool{}
 	parks := 0
 	for _, m := range due {
+		if m == "" {
+			w.say("something without a name is due")
+			continue
+		}
 		w.due[m] = true
 		switch m[0] {
 		case 'p':
@@ -324,7 +346,12 @@ func (w *walker) readDue(ctx context.Context) error {
 		if !w.due["s"+n] {
 			w.say("job number %s is scheduled and never due", n)
 		}
-		w.element(e, "scheduled")
+		head, record, err := cleave(e)
+		if err != nil {
+			w.say("scheduled: %v", err)
+			continue
+		}
+		w.job(head, record, "scheduled")
 	}
 	w.expect("parks", parks)
 	return nil
@@ -415,6 +442,7 @@ func (w *walker) judgeDead(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	placed := setOf(ids)
 	for _, id := range ids {
 		if _, ok := records[id]; !ok {
 			w.say("dead letter %s has no record", id)
@@ -424,11 +452,11 @@ func (w *walker) judgeDead(ctx context.Context) error {
 		}
 	}
 	for id, r := range records {
-		if !slices.Contains(ids, id) {
+		if !placed[id] {
 			w.say("dead letter %s has a record and no place", id)
 		}
-		if _, err := parseLetter(id, r, 0); err != nil {
-			w.say("%v", err)
+		if _, err := parseLetter(id, r, 0); err != nil && !errors.Is(err, queue.ErrNewerFormat) {
+			w.say("dead letter %s: %v", id, err)
 		}
 	}
 	return nil

@@ -16,6 +16,9 @@ func (b *Broker) Claim(ctx context.Context, name string, call queue.Call) (queue
 	if err := b.part(call.Partition); err != nil {
 		return queue.Claimed{}, err
 	}
+	if err := b.found(ctx); err != nil {
+		return queue.Claimed{}, err
+	}
 	if call.Max > 0 {
 		b.asked(place{name, call.Partition})
 	}
@@ -43,6 +46,9 @@ func (b *Broker) Claim(ctx context.Context, name string, call queue.Call) (queue
 }
 
 func settlement(args []any, name string, s *queue.Settlement) []any {
+	if s.Action == queue.Ack && s.Progress == nil && s.Result == nil && len(s.Enqueue) == 0 && !s.Park {
+		return append(args, string(s.Token), 0)
+	}
 	park, percent, note, result := "0", "", "", ""
 	if s.Park {
 		park = "1"
@@ -79,7 +85,7 @@ func claimed(r *reply, call *queue.Call) (c queue.Claimed) {
 		c.Lost = append(c.Lost, call.Settle[i.int()].Token)
 	}
 	for _, d := range r.at(3).list() {
-		c.Died = append(c.Died, letter(d.at(0).text(), d.at(1).text(), d.at(2).int64(), d.at(3).text()))
+		c.Died = append(c.Died, letter(d.at(0).text(), d.at(1).text(), d.at(2).int64(), d.at(3).text(), d.at(4).text()))
 	}
 	for _, e := range r.at(4).list() {
 		c.Enqueued = append(c.Enqueued, queue.Receipt{ID: e.at(0).text(), Duplicate: e.at(1).int() == 1})
@@ -90,9 +96,9 @@ func claimed(r *reply, call *queue.Call) (c queue.Claimed) {
 	}
 	prefix := call.Process + "." + strconv.FormatUint(call.Number, 36) + "."
 	for _, j := range jobs {
-		l := queue.Lease{Token: queue.Token(prefix + strconv.Itoa(j.at(2).int()) + "@" + j.at(0).text())}
+		l := queue.Lease{Token: queue.Token(prefix + strconv.Itoa(j.at(3).int()) + "@" + j.at(0).text())}
 		var since int64
-		if l.Job, since, l.Err = parseJob(j.at(1).text()); l.Err != nil {
+		if l.Job, since, l.Err = parseJob(j.at(1).text(), j.at(2).text()); l.Err != nil {
 			l.Job = queue.Job{}
 		}
 		l.Age = time.Duration(now-since) * time.Microsecond
@@ -102,8 +108,8 @@ func claimed(r *reply, call *queue.Call) (c queue.Claimed) {
 }
 
 // letter is a dead letter without its payload.
-func letter(id, reason string, at int64, element string) queue.DeadLetter {
-	job, _, err := parseJob(element)
+func letter(id, reason string, at int64, head, record string) queue.DeadLetter {
+	job, _, err := parseJob(head, record)
 	if err != nil {
 		job = queue.Job{ID: id}
 	}

@@ -237,4 +237,18 @@ func TestPartitionsAreChanged(t *testing.T) {
 	_, err = wrong.Enqueue(t.Context(), queue.Job{Kind: "k"})
 	require.ErrorIs(t, err, redisqueue.ErrPartitions)
 	require.ErrorContains(t, err, "4")
+
+	// Somebody who only looks notes nothing.
+	look, err := queue.New(redisqueue.New(client, redisqueue.Config{Space: "new"}), queue.Config{})
+	require.NoError(t, err)
+	_, err = look.Stats(t.Context())
+	require.NoError(t, err)
+	first, err := queue.New(redisqueue.New(client, redisqueue.Config{Space: "new", Partitions: 2}), queue.Config{})
+	require.NoError(t, err)
+	_, err = first.Enqueue(t.Context(), queue.Job{Kind: "k"})
+	require.NoError(t, err)
+	_, err = look.Stats(t.Context())
+	require.NoError(t, err, "it has looked already")
+	_, err = look.Enqueue(t.Context(), queue.Job{Kind: "k"})
+	require.ErrorIs(t, err, redisqueue.ErrPartitions)
 }

@@ -3,7 +3,6 @@ package redisqueue
 import (
 	"encoding/binary"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -17,43 +16,84 @@ const (
 	historyText = 360     // and of each in the history
 	maxNoteLen  = 1 << 10
 
-	// What stands in front of a job's record, as lua/machine.lua says.
-	elementFormat = 1
-	elementHead   = 18
+	// A job's head, as lua/machine.lua says: format, flags, number, time, deadline; then attempts, crashes and history.
+	headFormat = 1
+	headSize   = 21
+	headTail   = headSize + 8
 )
 
 func cut(s string, n int) string { return text.Cut(s, n) }
 
-// element is a job as it is stored.
-type element struct {
-	number int64 // orders what was accepted
-	since  int64 // µs
-	record []byte
+// stored is a job's head, read.
+type stored struct {
+	number            int64 // orders what was accepted
+	since             int64 // µs
+	changed           bool  // the rest counts, and not what the record says
+	attempts, crashes int
+	history           []queue.Attempt
 }
 
-func parseElement(s string) (element, error) {
-	if len(s) < elementHead {
-		return element{}, fmt.Errorf("redisqueue: an element of %d bytes; its head alone has %d", len(s), elementHead)
+func parseHead(h string) (s stored, err error) {
+	if h == "" || h[0] != headFormat {
+		return s, fmt.Errorf("redisqueue: the head of a job has %d bytes and is not of format %d: %w", len(h), headFormat, queue.ErrNewerFormat)
 	}
-	if s[0] != elementFormat {
-		return element{}, fmt.Errorf("redisqueue: an element of format %d: %w", s[0], queue.ErrNewerFormat)
+	if len(h) < headSize || len(h) > headSize && len(h) < headTail {
+		return s, fmt.Errorf("redisqueue: the head of a job has %d bytes", len(h))
 	}
-	b := []byte(s)
-	return element{
-		number: int64(math.Float64frombits(binary.BigEndian.Uint64(b[2:]))),
-		since:  int64(math.Float64frombits(binary.BigEndian.Uint64(b[10:]))),
-		record: b[elementHead:],
-	}, nil
+	b := []byte(h)
+	s.number, s.since = number(b[2:8]), number(b[8:15])
+	if len(b) == headSize {
+		return s, nil
+	}
+	s.changed = true
+	s.attempts, s.crashes = int(number(b[headSize:][:4])), int(number(b[headSize+4:][:4]))
+	// A record with nothing in it but the history.
+	mini := make([]byte, emptyRecord, emptyRecord+8+len(b)-headTail)
+	mini[0] = 1
+	mini = binary.BigEndian.AppendUint32(mini, uint32(len(b)-headTail)) //nolint:gosec // 8 KiB at most
+	mini = append(mini, b[headTail:]...)
+	mini = append(mini, 0, 0, 0, 0)
+	var j queue.Job
+	if err := j.UnmarshalBinary(mini); err != nil {
+		return s, fmt.Errorf("redisqueue: the head of a job: %w", err)
+	}
+	s.history = j.History
+	return s, nil
 }
 
-func parseJob(s string) (j queue.Job, since int64, err error) {
-	e, err := parseElement(s)
+// emptyRecord is how much of a record (queue/record.go) stands before its history, if it has no names.
+const emptyRecord = 42 + 6*2
+
+func number(b []byte) (n int64) {
+	for _, c := range b {
+		n = n<<8 | int64(c)
+	}
+	return n
+}
+
+func parseJob(head, record string) (j queue.Job, since int64, err error) {
+	s, err := parseHead(head)
 	if err != nil {
 		return j, 0, err
 	}
-	err = j.UnmarshalBinary(e.record)
-	j.Since = timeOf(e.since).Truncate(time.Millisecond)
-	return j, e.since, err
+	err = j.UnmarshalBinary([]byte(record))
+	if s.changed {
+		j.Attempts, j.Crashes, j.History = s.attempts, s.crashes, s.history
+	}
+	j.Since = timeOf(s.since).Truncate(time.Millisecond)
+	return j, s.since, err
+}
+
+// cleave takes a head and a record apart that are kept in one.
+func cleave(s string) (head, record string, err error) {
+	if len(s) < 2 {
+		return "", "", fmt.Errorf("a job of %d bytes", len(s))
+	}
+	n := int(s[0])<<8 | int(s[1])
+	if n > len(s)-2 {
+		return "", "", fmt.Errorf("a job of %d bytes, whose head should have %d", len(s), n)
+	}
+	return s[2:][:n], s[2+n:], nil
 }
 
 // laneOf names a job's lane: a job without a key has one of its own.
@@ -101,12 +141,25 @@ func accept(args []any, e *queue.Entry, record []byte) []any {
 			notBefore = farthest
 		}
 	}
-	return append(args, record, laneOf(j), dedupeOf(j), dedupeMillis(j.DedupeFor), micros(j.Delay), notBefore, cut(e.Dead, maxErrorLen))
+	extra := ""
+	if delay := micros(j.Delay); delay > 0 || notBefore > 0 || e.Dead != "" {
+		extra = strconv.FormatInt(delay, 10) + " " + strconv.FormatInt(notBefore, 10) + " " + cut(e.Dead, maxErrorLen)
+	}
+	if j.DedupeKey == "" {
+		return append(args, record, laneOf(j), "", "", "", extra)
+	}
+	kept := make([]byte, 0, 4+len(j.ID)+len(j.Kind)+len(j.Key))
+	kept = binary.BigEndian.AppendUint16(kept, uint16(len(j.ID))) //nolint:gosec // the record's encoding has checked them
+	kept = append(kept, j.ID...)
+	kept = binary.BigEndian.AppendUint16(kept, uint16(len(j.Kind))) //nolint:gosec // as above
+	kept = append(kept, j.Kind...)
+	kept = append(kept, j.Key...)
+	return append(args, record, laneOf(j), dedupeOf(j), dedupeMillis(j.DedupeFor), kept, extra)
 }
 
 const (
-	// farthest is a time, in µs, that Lua's numbers still tell from its neighbours.
-	farthest = int64(1) << 56
+	// farthest is a time, in µs, that fits a head, and that Lua's numbers still tell from its neighbours.
+	farthest = int64(1) << 55
 	// longest is a span that Redis takes for a TTL, in ms.
 	longest = int64(1) << 45
 )

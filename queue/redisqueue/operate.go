@@ -19,7 +19,7 @@ import (
 const (
 	pageLimit = 100 // of a listing that names none
 	scanCount = 1000
-	readJobs  = 256 // of a lane in one command
+	readJobs  = 256 // elements of a lane in one command: two a job
 )
 
 // Queues implements [queue.Operator].
@@ -140,10 +140,10 @@ type page struct {
 	found  []queue.JobInfo
 }
 
-func (g *page) add(e string, held bool, due float64) {
-	job, _, err := parseJob(e)
+func (g *page) add(head, record string, held bool, due float64) {
+	job, _, err := parseJob(head, record)
 	if err != nil {
-		return // a record of a newer format, or a damaged one: its worker reports it
+		return // a record of a newer format, or a damaged one: its worker reports it, and Check
 	}
 	f := g.filter
 	if f.Group != "" && f.Group != job.Group || f.Key != "" && f.Key != job.Key || f.Kind != "" && f.Kind != job.Kind || job.ID <= f.After {
@@ -213,8 +213,8 @@ func (b *Broker) jobs(ctx context.Context, name string, p int, page *page) error
 				if err != nil {
 					return err
 				}
-				for i, e := range jobs {
-					if len(gone) > 0 && gone[idOf(e)] {
+				for i := 0; i+1 < len(jobs); i += 2 {
+					if len(gone) > 0 && gone[idOf(jobs[i+1])] {
 						continue
 					}
 					head := from == 0 && i == 0
@@ -222,7 +222,7 @@ func (b *Broker) jobs(ctx context.Context, name string, p int, page *page) error
 					if head {
 						at = due["l"+lane]
 					}
-					page.add(e, head && held[lane], at)
+					page.add(jobs[i], jobs[i+1], head && held[lane], at)
 				}
 				if len(jobs) < readJobs {
 					break
@@ -239,7 +239,9 @@ func (b *Broker) jobs(ctx context.Context, name string, p int, page *page) error
 			return err
 		}
 		for i := 0; i+1 < len(pairs); i += 2 {
-			page.add(pairs[i+1], false, due["s"+pairs[i]])
+			if head, record, err := cleave(pairs[i+1]); err == nil {
+				page.add(head, record, false, due["s"+pairs[i]])
+			}
 		}
 		if cursor = next; cursor == 0 {
 			return nil
@@ -249,19 +251,16 @@ func (b *Broker) jobs(ctx context.Context, name string, p int, page *page) error
 
 func (b *Broker) set(ctx context.Context, key string) (map[string]bool, error) {
 	names, err := b.client.HKeys(ctx, key).Result()
-	set := map[string]bool{}
-	for _, name := range names {
-		set[name] = true
-	}
-	return set, err
+	return setOf(names), err
 }
 
-func idOf(e string) string {
-	job, _, err := parseJob(e)
-	if err != nil {
+// idOf reads a job's ID off its record.
+func idOf(record string) string {
+	var j queue.Job
+	if j.UnmarshalBinary([]byte(record)) != nil {
 		return ""
 	}
-	return job.ID
+	return j.ID
 }
 
 // Dead implements [queue.Operator].
@@ -311,10 +310,7 @@ func (b *Broker) letters(ctx context.Context, name string, p int, f queue.DeadFi
 			if !ok {
 				continue // dropped meanwhile
 			}
-			d, err := parseLetter(fields[i], s, int64(ids[i].Score))
-			if err != nil {
-				return found, err
-			}
+			d, _ := parseLetter(fields[i], s, int64(ids[i].Score)) // Check says what is wrong with one
 			if picks(f, d) && len(found) < n {
 				found = append(found, d)
 			}
@@ -330,20 +326,27 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// parseLetter reads a dead letter, with its payload.
-func parseLetter(id, s string, at int64) (queue.DeadLetter, error) {
-	if len(s) < 4 {
-		return queue.DeadLetter{}, fmt.Errorf("dead letter %s is damaged", id)
+// parseLetter reads a dead letter, with its payload. What can't be read can still be seen, and dropped.
+func parseLetter(id, s string, at int64) (d queue.DeadLetter, err error) {
+	d = queue.DeadLetter{Job: queue.Job{ID: id}, At: time.UnixMilli(at).UTC()}
+	n := 0
+	if len(s) >= 4 {
+		n = int(number([]byte(s[:4])))
 	}
-	n := int(s[0])<<24 | int(s[1])<<16 | int(s[2])<<8 | int(s[3])
-	if n > len(s)-4 {
-		return queue.DeadLetter{}, fmt.Errorf("dead letter %s is damaged", id)
+	if len(s) < 4 || n > len(s)-4 {
+		d.Error = "the record of this dead letter is damaged"
+		return d, errors.New(d.Error)
 	}
-	job, _, err := parseJob(s[4+n:])
+	d.Error = s[4 : 4+n]
+	head, record, err := cleave(s[4+n:])
 	if err != nil {
-		job = queue.Job{ID: id} // what can't be read can still be seen, and dropped
+		return d, err
 	}
-	return queue.DeadLetter{Job: job, Error: s[4 : 4+n], At: time.UnixMilli(at).UTC()}, nil
+	job, _, err := parseJob(head, record)
+	if err == nil {
+		d.Job = job
+	}
+	return d, err
 }
 
 func picks(f queue.DeadFilter, d queue.DeadLetter) bool {

@@ -38,16 +38,13 @@ var (
 	extendScript  = newScript(extendText)
 	operateScript = newScript(operateText)
 	statsScript   = newScript(statsText)
-
-	agreeScript = plainScript("local n = redis.call('GET', KEYS[1])\nif n then\n\treturn n\nend\nredis.call('SET', KEYS[1], ARGV[1])\nreturn ARGV[1]\n")
 )
 
 // script is one step of the machine.
 type script struct{ text, hash string }
 
-func newScript(text string) *script { return plainScript(machineText + "\n" + text) }
-
-func plainScript(text string) *script {
+func newScript(text string) *script {
+	text = machineText + "\n" + text
 	sum := sha1.Sum([]byte(text)) //nolint:gosec // as above
 	return &script{text, hex.EncodeToString(sum[:])}
 }

@@ -13,6 +13,20 @@ import (
 // ErrServer is wrapped by the error for a server that can't keep a queue: too old, or set to evict keys.
 var ErrServer = errors.New("redisqueue: this server can't keep a queue")
 
+// found sees to it, before the first Enqueue or Claim, that the space notes its number of partitions. Whoever only looks notes nothing.
+func (b *Broker) found(ctx context.Context) error {
+	if b.agreed.Load() {
+		return nil
+	}
+	if err := b.ready(ctx); err != nil || b.agreed.Load() {
+		return err
+	}
+	if err := b.client.SetNX(ctx, b.partitionsKey(), len(b.parts), 0).Err(); err != nil {
+		return fmt.Errorf("redisqueue: note how many partitions space %q has: %w", b.cfg.Space, err)
+	}
+	return b.agree(ctx)
+}
+
 // ready looks at the servers before the first use, until they are fit.
 func (b *Broker) ready(ctx context.Context) error {
 	if b.checked.Load() {
@@ -56,19 +70,21 @@ func (b *Broker) ready(ctx context.Context) error {
 // they are not.
 var ErrPartitions = errors.New("redisqueue: Config.Partitions does not fit the space")
 
-// agree sees to it that all processes of a space use the same number of partitions: the first one notes it.
+func (b *Broker) partitionsKey() string { return b.parts[0].prefix + "partitions" }
+
+// agree compares Config.Partitions with what the space was made with, if it was.
 func (b *Broker) agree(ctx context.Context) error {
-	key := b.parts[0].prefix + "partitions"
-	v, err := b.client.EvalSha(ctx, agreeScript.hash, []string{key}, len(b.parts)).Result()
-	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		v, err = b.client.Eval(ctx, agreeScript.text, []string{key}, len(b.parts)).Result()
+	n, err := b.client.Get(ctx, b.partitionsKey()).Int()
+	if errors.Is(err, redis.Nil) {
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("redisqueue: ask how many partitions space %q has: %w", b.cfg.Space, err)
 	}
-	if n := fmt.Sprint(v); n != strconv.Itoa(len(b.parts)) {
-		return fmt.Errorf("%w: space %q has %s and not %d; docs/redis.md says how to change that", ErrPartitions, b.cfg.Space, n, len(b.parts))
+	if n != len(b.parts) {
+		return fmt.Errorf("%w: space %q has %d and not %d; docs/redis.md says how to change that", ErrPartitions, b.cfg.Space, n, len(b.parts))
 	}
+	b.agreed.Store(true)
 	return nil
 }
 

@@ -1,6 +1,6 @@
 -- ARGV: queue, process, number, the same in base 36, 1 for a repetition, lease in µs, jobs at most, every which turn is bulk's;
--- how many tokens the process holds, they; how many settlements, each: token, action, after in µs, 1 to park, error,
--- its beginning for the history, percent or nothing, note, result or nothing (1 and it), how many jobs follow, each: queue, job.
+-- how many tokens the process holds, they; how many settlements, each: token, action, and unless that is 0, an Ack and nothing else, after in µs, 1 to
+-- park, error, its beginning for the history, percent or nothing, note, result or nothing (1 and it), how many jobs follow, each: queue, job.
 call('DEL', KEYS[1]) -- a full Redis lets a script that has begun with this go on
 local q = open(ARGV[1])
 local process, number, again = ARGV[2], tonumber(ARGV[3]), ARGV[5] == '1'
@@ -13,9 +13,11 @@ local ACK, RETRY, SNOOZE, KILL, RELEASE = 1, 2, 3, 4, 5
 -- settle ends a lease. s is where the settlement stands in ARGV; nil gives the lane back.
 local function settle(lane, t, s)
 	local g = split(lane)
-	local key = q.k .. 'l:' .. lane
 	local action, after = RELEASE, 0
-	if s then
+	local plain = s and ARGV[s + 1] == '0'
+	if plain then
+		action = ACK
+	elseif s then
 		action, after = tonumber(ARGV[s + 1]), tonumber(ARGV[s + 2])
 		if ARGV[s + 6] ~= '' then
 			progress(q, t, ARGV[s + 6], ARGV[s + 7])
@@ -23,33 +25,34 @@ local function settle(lane, t, s)
 	end
 	local mark = marked(q, lane)
 	unlease(q, lane, g)
-	if mark and action ~= ACK then
-		local i = info(call('LINDEX', key, 0))
+	local i
+	if mark or t.id or action ~= ACK and action ~= RELEASE then
+		local h, r = head(q, lane)
+		if not h then
+			return -- somebody has deleted it
+		end
+		i = info(h, r)
+	end
+	if mark then
 		call('HDEL', q.k .. 'gone', i.id)
 		q.gone = q.gone - 1
+	end
+	if mark and action ~= ACK then
 		finish(q, i, 'cancelled', '')
 		pop(q, lane)
 	elseif action == ACK then
-		if mark then
-			call('HDEL', q.k .. 'gone', id_of(call('LINDEX', key, 0)))
-			q.gone = q.gone - 1
-		end
 		if t.id then
-			local e = call('LINDEX', key, 0)
-			if e then
-				finish(q, info(e), 'succeeded', '', sub(ARGV[s + 8], 2))
-			end
+			finish(q, i, 'succeeded', '', not plain and sub(ARGV[s + 8], 2))
 		end
 		pop(q, lane)
-		local f = s + 10
-		if ARGV[s + 9] ~= '0' then
+		if not plain and ARGV[s + 9] ~= '0' then
 			flush_gone(q) -- one of them may enter a lane that this has emptied
-		end
-		for _ = 1, tonumber(ARGV[s + 9]) do
-			local to = open(ARGV[f])
-			local id, dup = accept(to, f + 1)
-			out.enq[#out.enq + 1] = {id, dup and 1 or 0}
-			f = f + 1 + ACCEPT
+			local f = s + 10
+			for _ = 1, tonumber(ARGV[s + 9]) do
+				local first = accept(open(ARGV[f]), f + 1)
+				out.enq[#out.enq + 1] = {first or id_of(ARGV[f + 1]), first and 1 or 0}
+				f = f + 1 + ACCEPT
+			end
 		end
 	elseif action == RELEASE then
 		if t.id then
@@ -57,49 +60,44 @@ local function settle(lane, t, s)
 		end
 		ready_head(q, lane, t.claim)
 	else
-		local e = call('LINDEX', key, 0)
-		if not e then
-			return -- somebody has deleted it
-		end
-		local i = info(e)
 		local err = ARGV[s + 4]
 		if action == RETRY then
 			i.attempts = i.attempts + 1
-			e = rewrite(q, e, i, ARGV[s + 5])
+			rewrite(q, i, ARGV[s + 5])
 			if i.tracked then
 				note(q, i.id, 'e', err)
 			end
 			if i.attempts >= i.max then
 				pop(q, lane)
-				die(q, e, i, err, out)
-			elseif late(q, e) then
+				die(q, i, err, out)
+			elseif late(q, i.h, i.r) then
 				pop(q, lane)
-				die(q, e, i, 'deadline: ' .. err, out)
+				die(q, i, 'deadline: ' .. err, out)
 			elseif i.relaxed then
 				pop(q, lane)
 				if after > 0 then
-					schedule(q, e, i, q.now + after)
+					schedule(q, i, q.now + after)
 				else
 					moved(q, i, lane)
-					append(q, lane, e)
+					append(q, lane, i.h, i.r)
 				end
 			else
-				call('LSET', key, 0, e)
+				set(q, lane, i)
 				moved(q, i, lane)
 				wait(q, lane, after)
 			end
 		elseif action == SNOOZE then
-			if late(q, e) then
+			if late(q, i.h, i.r) then
 				pop(q, lane)
-				die(q, e, i, err == '' and 'deadline' or 'deadline: ' .. err, out)
+				die(q, i, err == '' and 'deadline' or 'deadline: ' .. err, out)
 			else
 				moved(q, i, lane)
 				wait(q, lane, after)
 			end
 		elseif action == KILL then
-			e = rewrite(q, e, i, ARGV[s + 5])
+			rewrite(q, i, ARGV[s + 5])
 			pop(q, lane)
-			die(q, e, i, err, out)
+			die(q, i, err, out)
 		else
 			error('no action ' .. tostring(action))
 		end
@@ -107,22 +105,21 @@ local function settle(lane, t, s)
 	if q.limits > 0 then
 		sit(q, g)
 	end
-	if s and ARGV[s + 3] == '1' then
+	if s and not plain and ARGV[s + 3] == '1' then
 		park(q, g, after)
 	end
 end
 
 -- crashed takes a lane over whose worker let the lease end.
-local function crashed(lane, t)
+local function crashed(lane)
 	local g = split(lane)
-	local key = q.k .. 'l:' .. lane
 	local mark = marked(q, lane)
 	unlease(q, lane, g)
-	local e = call('LINDEX', key, 0)
-	if not e then
+	local h, r = head(q, lane)
+	if not h then
 		return -- somebody has deleted it
 	end
-	local i = info(e)
+	local i = info(h, r)
 	if mark then
 		call('HDEL', q.k .. 'gone', i.id)
 		q.gone = q.gone - 1
@@ -132,12 +129,12 @@ local function crashed(lane, t)
 		ready_tail(q, lane)
 	else
 		i.crashes = i.crashes + 1
-		e = rewrite(q, e, i, 'the lease ended without a word of its worker')
+		rewrite(q, i, 'the lease ended without a word of its worker')
 		if i.crashes >= i.maxcrashes then
 			pop(q, lane)
-			die(q, e, i, format('crashed its worker %d times', i.crashes), out)
+			die(q, i, format('crashed its worker %d times', i.crashes), out)
 		else
-			call('LSET', key, 0, e)
+			set(q, lane, i)
 			moved(q, i, lane)
 			ready_tail(q, lane)
 		end
@@ -163,10 +160,10 @@ local function take_up()
 					local e = call('HGET', q.k .. 'sched', name)
 					if e then
 						call('HDEL', q.k .. 'sched', name)
-						local i = info(e)
+						local i = info(cleave(e))
 						local lane = lane_of(i)
 						moved(q, i, lane)
-						append(q, lane, e)
+						append(q, lane, i.h, i.r)
 					end
 				end
 			end
@@ -185,7 +182,7 @@ local function take_up()
 			keep(q, lane, t)
 			call('ZADD', q.k .. 'lease', int(at(q, t.lease)), lane)
 		else
-			crashed(lane, t)
+			crashed(lane)
 		end
 	end
 	flush_leases(q)
@@ -194,16 +191,38 @@ end
 -- A class's ring as far as it has been read: groups from its head, and those that have had their turn since.
 local rings = {}
 
+-- flush_ring writes the new places of those that have had a turn, without those that have no lane left: one look tells whether
+-- there are such, which is seldom.
 local function flush_ring(r)
-	local list = {}
+	local list, had = {}, {}
 	for g, turn in pairs(r.moved) do
 		list[#list + 1] = int(turn)
 		list[#list + 1] = g
+		had[#had + 1] = q.k .. 'r:' .. r.c .. g
 	end
-	if #list > 0 then
-		many('ZADD', q.k .. 'ring:' .. r.c, list)
-		r.moved = {}
+	if #list == 0 then
+		return
 	end
+	r.moved = {}
+	if q.released > 0 or call('EXISTS', unpack(had)) < #had then
+		local gone = {}
+		for n = #list, 2, -2 do
+			if ready_count(q, list[n], r.c) == 0 then
+				gone[#gone + 1] = list[n]
+				table.remove(list, n)
+				table.remove(list, n - 1)
+			end
+		end
+		many('ZREM', q.k .. 'ring:' .. r.c, gone)
+	end
+	many('ZADD', q.k .. 'ring:' .. r.c, list)
+end
+
+-- leave_now takes a group out of a ring that has no lane left.
+local function leave_now(r, g)
+	r.at = r.at + 1
+	r.moved[g] = nil
+	call('ZREM', q.k .. 'ring:' .. r.c, g)
 end
 
 local function ring_of(c)
@@ -246,7 +265,8 @@ end
 
 local tokens, ends = {}, {}
 
--- take leases the next lane. It answers 1 if it did, 2 if the head was past its deadline and died, nothing if there is none.
+-- take leases the next lane. It answers 1 if it did, 2 if the job was past its deadline and died, 3 if the group had none left, and nothing
+-- if no group has.
 local function take()
 	local r, c = ring_of('l'), 'l'
 	if not r.list[r.at] or (q.turns + 1) % every == 0 then
@@ -259,8 +279,6 @@ local function take()
 	if not g then
 		return nil
 	end
-	local counts = c == 'l' and q.gl or q.gb
-	local n = counts[g] or ready_count(q, g, c)
 	local lane
 	if q.released > 0 then
 		lane = call('ZPOPMIN', q.k .. 'R:' .. c .. g)[1]
@@ -269,21 +287,21 @@ local function take()
 		end
 	end
 	lane = lane or call('LPOP', q.k .. 'r:' .. c .. g)
-	local key = lane and q.k .. 'l:' .. lane
-	local e = lane and call('LINDEX', key, 0)
-	n = n - 1
-	if not e then -- somebody has deleted keys: what is left goes on
-		counts[g] = nil
+	if not lane then -- it has had its last lane in this call
+		leave_now(r, g)
+		return 3
+	end
+	local h, rec = head(q, lane)
+	if not h then -- somebody has deleted keys: what is left goes on
 		forget_rings()
 		sit(q, g)
 		return 2
 	end
-	if late(q, e) then
-		local i = info(e)
-		counts[g] = nil
+	if late(q, h, rec) then
+		local i = info(h, rec)
 		forget_rings()
 		pop(q, lane)
-		die(q, e, i, 'deadline', out)
+		die(q, i, 'deadline', out)
 		sit(q, g)
 		return 2
 	end
@@ -291,8 +309,8 @@ local function take()
 	local claim = seq(q)
 	local token = prefix .. #out.jobs
 	local id
-	if byte(e, REC) == 1 and byte(e, REC + 1) % 8 >= 4 then
-		id = id_of(e)
+	if byte(h, 2) % 8 >= 4 and byte(rec) == 1 then
+		id = id_of(rec)
 		note(q, id, 'p', 0, 't', '', 'run', 1)
 	end
 	q.tk[lane] = nil
@@ -301,14 +319,12 @@ local function take()
 	ends[#ends + 1] = int(at(q, lease))
 	ends[#ends + 1] = lane
 		hold(q, g, 1)
-	out.jobs[#out.jobs + 1] = {lane, e, #out.jobs}
-	counts[g] = n
+	out.jobs[#out.jobs + 1] = {lane, h, rec, #out.jobs}
 	if q.limits > 0 then
 		local cap, weight = limits(q, g)
 		local used = tonumber(call('HGET', q.k .. 'used', c .. g) or 0) + 1
-		if n == 0 or cap > 0 and held(q, g) >= cap then
+		if cap > 0 and held(q, g) >= cap or ready_count(q, g, c) == 0 then
 			forget_rings()
-			counts[g] = nil
 			sit(q, g)
 		elseif used >= weight then
 			call('HDEL', q.k .. 'used', c .. g)
@@ -316,11 +332,6 @@ local function take()
 		else
 			call('HSET', q.k .. 'used', c .. g, used)
 		end
-	elseif n == 0 then
-		r.at = r.at + 1
-		r.moved[g] = nil
-		counts[g] = nil
-		call('ZREM', q.k .. 'ring:' .. c, g)
 	else
 		to_tail(r, g)
 	end
@@ -350,7 +361,11 @@ a = a + 1
 local settlements = {}
 for n = 1, nsettle do
 	settlements[n] = a
-	a = a + 10 + tonumber(ARGV[a + 9]) * (1 + ACCEPT)
+	if ARGV[a + 1] == '0' then
+		a = a + 2
+	else
+		a = a + 10 + tonumber(ARGV[a + 9]) * (1 + ACCEPT)
+	end
 end
 
 local known = call('GET', q.k .. 'a:' .. process)
@@ -363,7 +378,8 @@ if known then
 			local d = call('HGET', q.k .. 'deadrec', id)
 			if d then
 				local len = unpack_struct('>I4', d)
-				out.died[#out.died + 1] = {id, sub(d, 5, 4 + len), int(call('ZSCORE', q.k .. 'dead', id)), letter(sub(d, 5 + len))}
+				local i = info(cleave(sub(d, 5 + len)))
+				out.died[#out.died + 1] = {id, sub(d, 5, 4 + len), int(call('ZSCORE', q.k .. 'dead', id)), i.h, without_payload(i)}
 			end
 		end
 		local changed = false
@@ -374,9 +390,9 @@ if known then
 					settle(lane, t, nil) -- nobody gets what is left of a purged job
 					changed = true
 				else
-					local e = call('LINDEX', q.k .. 'l:' .. lane, 0)
-					if e then
-						out.jobs[#out.jobs + 1] = {lane, e, n - 1}
+					local h, r = head(q, lane)
+					if h then
+						out.jobs[#out.jobs + 1] = {lane, h, r, n - 1}
 					end
 				end
 			end
@@ -450,8 +466,8 @@ while #out.jobs < max and dead < TAKEUP and bytes < ANSWER and q.paused == 0 do
 	end
 	if took == 2 then
 		dead = dead + 1
-	else
-		bytes = bytes + #out.jobs[#out.jobs][2]
+	elseif took == 1 then
+		bytes = bytes + #out.jobs[#out.jobs][3]
 	end
 end
 flush_rings()

@@ -27,10 +27,10 @@ for n = 1, #ids do
 	if not seen[n] then
 		local dups = {}
 		for j = places[n], places[n + 1] - 3, ACCEPT do
-			local id, dup = accept(q, j)
-			if dup then
+			local first = accept(q, j)
+			if first then
 				dups[#dups + 1] = (j - places[n]) / ACCEPT
-				dups[#dups + 1] = id
+				dups[#dups + 1] = first
 			end
 		end
 		seen[n] = table.concat(dups, ' ')

@@ -15,15 +15,17 @@
 --   gone       HASH id -> c or p: jobs in lanes that are cancelled or purged and leave when they are heads that nobody has
 --   d:GROUPKEY dedupe, st:ID status, b:MINUTE HASH batch -> answer, a:PROCESS last answer: end by themselves;  wake ZSET: somebody should look
 -- LANE is the length of the group, l or b (L or B without a key), the group, the key (or the job's ID).
--- An element is its format, a byte, number and time, and the job's record (record.go).
+-- A job is two elements: a head, which changes, and the record that it came with (record.go), which never does, and which scripts look
+-- into only where they must. A head is its format, flags, number, time, deadline in ms; once something has gone wrong also attempts, crashes and the
+-- history. sched and deadrec have both in one: the head's length, the head, the record.
 
 local floor, format, sub, byte, find = math.floor, string.format, string.sub, string.byte, string.find
 local pack, unpack_struct = struct.pack, struct.unpack
 local P = sub(KEYS[1], 1, -3)
 local META = '>Bdddddddddddd'
 local FORMAT = 1 -- of all that a queue keeps
-local HEAD = '>BBdd'
-local REC = 19 -- where the record begins in an element
+local HEAD = '>BBI6I7I6'
+local TAIL = 22 -- where a head goes on, after what each has
 local TAKEUP = 128
 local call = redis.call
 
@@ -188,65 +190,92 @@ local function split(lane)
 	return g, c
 end
 
--- info reads what scripts need of an element. Of a record in a newer format nothing is known: it never ends by itself.
-local function info(e)
-	local i = {}
-	local format, flags
-	i.mark, i.flags, i.seq, i.since = unpack_struct(HEAD, e)
-	format, flags = byte(e, REC, REC + 1)
-	if format ~= 1 then
+-- info reads what scripts need of a job. Of a record in a newer format nothing is known: it never ends by itself.
+local function info(h, r)
+	local i = {r = r}
+	i.format, i.flags, i.seq, i.since, i.deadline = unpack_struct(HEAD, h)
+	if byte(r) ~= 1 then
 		i.opaque = true
-		i.id, i.kind, i.group, i.key, i.dedupe = '', '', '', '', ''
-		i.attempts, i.max, i.crashes, i.maxcrashes, i.deadline, i.keep = 0, 2 ^ 31, 0, 2 ^ 31, 2 ^ 62, 0
+		i.h = h
+		i.id, i.kind, i.group, i.key, i.dedupe, i.history = '', '', '', '', '', ''
+		i.attempts, i.max, i.crashes, i.maxcrashes, i.keep = 0, 2 ^ 31, 0, 2 ^ 31, 0
 		return i
 	end
-	i.bulk = flags % 2 >= 1
-	i.relaxed = flags % 4 >= 2
-	i.tracked = flags % 8 >= 4
-	local dh, dl, kh, kl
-	i.attempts, i.max, i.crashes, i.maxcrashes = unpack_struct('>I4I4I4I4', e, REC + 2)
-	dh, dl, kh, kl = unpack_struct('>I4I4I4I4', e, REC + 26)
-	i.deadline = dh * 4294967296 + dl
+	i.bulk = i.flags % 2 >= 1
+	i.relaxed = i.flags % 4 >= 2
+	i.tracked = i.flags % 8 >= 4
+	local kh, kl, codec, at
+	i.attempts, i.max, i.crashes, i.maxcrashes = unpack_struct('>I4I4I4I4', r, 3)
+	kh, kl = unpack_struct('>I4I4', r, 35)
 	i.keep = kh * 4294967296 + kl
-	local codec
-	i.id, i.kind, i.group, i.key, i.dedupe, codec, i.hist = unpack_struct('>Hc0Hc0Hc0Hc0Hc0Hc0', e, REC + 42)
+	i.id, i.kind, i.group, i.key, i.dedupe, codec, at = unpack_struct('>Hc0Hc0Hc0Hc0Hc0Hc0', r, 43)
+	local len = unpack_struct('>I4', r, at)
+	if #h >= TAIL then
+		i.attempts, i.crashes = unpack_struct('>I4I4', h, TAIL)
+		i.history = sub(h, TAIL + 8)
+	else
+		i.history = sub(r, at + 4, at + 3 + len)
+	end
+	at = at + 4 + len
+	i.payload = at + 4 + unpack_struct('>I4', r, at)
+	i.h = h
 	return i
 end
 
-local function id_of(e)
-	if byte(e, REC) ~= 1 then
-		return ''
+-- head reads the first job of a lane; nothing if there is none.
+local function head(q, lane)
+	local hr = call('LRANGE', q.k .. 'l:' .. lane, 0, 1)
+	if not hr[2] then
+		return nil
 	end
-	return (unpack_struct('>Hc0', e, REC + 42))
+	return hr[1], hr[2]
 end
 
-local function late(q, e)
-	if byte(e, REC) ~= 1 then
+local function join(i)
+	return pack('>H', #i.h) .. i.h .. i.r
+end
+
+local function cleave(s)
+	local n = unpack_struct('>H', s)
+	return sub(s, 3, 2 + n), sub(s, 3 + n)
+end
+
+-- id_of reads the ID off a record.
+local function id_of(r)
+	if byte(r) ~= 1 then
+		return ''
+	end
+	return (unpack_struct('>Hc0', r, 43))
+end
+
+-- head_id is the ID of a lane's first job.
+local function head_id(q, lane)
+	local r = call('LINDEX', q.k .. 'l:' .. lane, 1)
+	return r and id_of(r)
+end
+
+local function late(q, h, r)
+	if byte(r) ~= 1 then
 		return false
 	end
-	local _, _, _, since = unpack_struct(HEAD, e)
-	local h, l = unpack_struct('>I4I4', e, REC + 26)
-	return q.now - since > (h * 4294967296 + l) * 1000
+	local _, _, _, since, deadline = unpack_struct(HEAD, h)
+	return q.now - since > deadline * 1000
 end
 
 local function ms(q)
 	return floor(q.now / 1000)
 end
 
--- rewrite makes an element with other counts. text, if given, joins the history, which keeps its first and last 10.
-local function rewrite(q, e, i, text)
+-- rewrite makes a job's head anew. text, if given, joins the history, which keeps its first and last 10.
+local function rewrite(q, i, text)
 	if i.opaque then
-		return e
+		return
 	end
-	local counts = pack('>I4I4I4I4', i.attempts, i.max, i.crashes, i.maxcrashes)
-	local head = pack(HEAD, i.mark, i.flags, i.seq, i.since) .. sub(e, REC, REC + 1) .. counts
-	local len = unpack_struct('>I4', e, i.hist)
-	local hist = sub(e, i.hist + 4, i.hist + 3 + len)
 	if text then
 		local entries, pos, number = {}, 1, 0
-		while pos <= #hist do
-			local n, size = unpack_struct('>I4', hist, pos), unpack_struct('>H', hist, pos + 12)
-			entries[#entries + 1] = sub(hist, pos, pos + 13 + size)
+		while pos <= #i.history do
+			local n, size = unpack_struct('>I4', i.history, pos), unpack_struct('>H', i.history, pos + 12)
+			entries[#entries + 1] = sub(i.history, pos, pos + 13 + size)
 			number = n
 			pos = pos + 14 + size
 		end
@@ -255,22 +284,22 @@ local function rewrite(q, e, i, text)
 		end
 		local t = ms(q)
 		entries[#entries + 1] = pack('>I4I4I4H', number + 1, floor(t / 4294967296), t % 4294967296, #text) .. text
-		hist = table.concat(entries)
+		i.history = table.concat(entries)
 	end
-	local new = head .. sub(e, REC + 18, i.hist - 1) .. pack('>I4', #hist) .. hist .. sub(e, i.hist + 4 + len)
-	i.hist = i.hist -- its place has not changed
-	return new
+	i.h = pack(HEAD, i.format, i.flags, i.seq, i.since, i.deadline) .. pack('>I4I4', i.attempts, i.crashes) .. i.history
 end
 
--- letter is an element without its payload.
-local function letter(e)
-	local i = info(e)
+-- set writes a head that has changed.
+local function set(q, lane, i)
+	call('LSET', q.k .. 'l:' .. lane, 0, i.h)
+end
+
+-- without_payload is the record of a dead letter as workers are told of it.
+local function without_payload(i)
 	if i.opaque then
-		return sub(e, 1, 64)
+		return sub(i.r, 1, 64)
 	end
-	local len = unpack_struct('>I4', e, i.hist)
-	local pos = i.hist + 4 + len
-	return sub(e, 1, pos + 3 + unpack_struct('>I4', e, pos))
+	return sub(i.r, 1, i.payload - 1)
 end
 
 local function held(q, g)
@@ -446,20 +475,18 @@ local function moved(q, i, where)
 	end
 end
 
-local function bury(q, e, i, reason)
+local function bury(q, i, reason)
 	finish(q, i, 'dead', reason)
 	call('ZADD', q.k .. 'dead', ms(q), i.id)
-	call('HSET', q.k .. 'deadrec', i.id, pack('>I4', #reason) .. reason .. e)
+	call('HSET', q.k .. 'deadrec', i.id, pack('>I4', #reason) .. reason .. join(i))
 end
 
-local function die(q, e, i, reason, out)
-	bury(q, e, i, reason)
-	if out then
-		out.died[#out.died + 1] = {i.id, reason, format('%.0f', ms(q)), letter(e)}
-	end
+local function die(q, i, reason, out)
+	bury(q, i, reason)
+	out.died[#out.died + 1] = {i.id, reason, int(ms(q)), i.h, without_payload(i)}
 end
 
-local function schedule(q, e, i, due)
+local function schedule(q, i, due)
 	local n = format('%016.0f', seq(q))
 	q.bump = q.bump + 1
 	due = due + q.bump - 1
@@ -468,14 +495,14 @@ local function schedule(q, e, i, due)
 		q.woken = true -- a worker that sleeps must know when to look
 	end
 	call('ZADD', q.k .. 'due', int(due), 's' .. n)
-	call('HSET', q.k .. 'sched', n, e)
+	call('HSET', q.k .. 'sched', n, join(i))
 	moved(q, i, 's' .. n)
 end
 
-local function append(q, lane, e)
+local function append(q, lane, h, r)
 	flush_gone(q)
 	q.jobs = q.jobs + 1
-	if call('RPUSH', q.k .. 'l:' .. lane, e) == 1 then
+	if call('RPUSH', q.k .. 'l:' .. lane, h, r) == 2 then
 		ready_tail(q, lane)
 	end
 end
@@ -488,13 +515,13 @@ local function lane_of(i)
 	return #i.group .. c .. i.group .. i.key
 end
 
--- shift takes a lane's head away, and heads after it that are cancelled. It says whether there is another job.
+-- shift takes a lane's first job away, and those after it that are cancelled. It says whether there is another one.
 local function shift(q, lane)
 	local key = q.k .. 'l:' .. lane
 	q.jobs = q.jobs - 1
 	if q.gone == 0 then
-		if call('LLEN', key) > 1 then
-			call('LTRIM', key, 1, -1)
+		if call('LLEN', key) > 2 then
+			call('LTRIM', key, 2, -1)
 			return true
 		end
 		if not q.empty then
@@ -503,19 +530,18 @@ local function shift(q, lane)
 		q.empty[#q.empty + 1] = key
 		return false
 	end
-	call('LTRIM', key, 1, -1)
+	call('LTRIM', key, 2, -1)
 	while q.gone > 0 do
-		local e = call('LINDEX', key, 0)
-		if not e then
+		local id = head_id(q, lane)
+		if not id then
 			return false
 		end
-		local id = id_of(e)
 		if call('HDEL', q.k .. 'gone', id) == 0 then
 			return true
 		end
 		q.gone = q.gone - 1
 		q.jobs = q.jobs - 1
-		call('LTRIM', key, 1, -1)
+		call('LTRIM', key, 2, -1)
 	end
 	return call('EXISTS', key) == 1
 end
@@ -669,8 +695,8 @@ local function marked(q, lane)
 	if q.gone == 0 then
 		return nil
 	end
-	local e = call('LINDEX', q.k .. 'l:' .. lane, 0)
-	return e and call('HGET', q.k .. 'gone', id_of(e)) or nil
+	local id = head_id(q, lane)
+	return id and call('HGET', q.k .. 'gone', id) or nil
 end
 
 local function progress(q, t, percent, text)
@@ -684,39 +710,44 @@ local function progress(q, t, percent, text)
 	end
 end
 
--- accept takes a job from ARGV: record, lane, dedupe, span in ms, delay and time of NotBefore in µs, error of a dead one.
--- It answers the ID, and true for a duplicate.
-local ACCEPT = 7
+-- accept takes a job from ARGV: record, lane, dedupe key, how long that counts in ms, what to keep with it (ID, kind and key), and of a
+-- job that is not due at once delay, time of NotBefore in µs and a dead one's error, each after a space. It answers the ID of the job that
+-- has the dedupe key, if another one has.
+local ACCEPT = 6
 local function accept(q, a)
-	local record, lane, dedupe, dead = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 6]
+	local r, lane, dedupe, extra = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 5]
 	local n = seq(q)
-	local id, kind, group, key = unpack_struct('>Hc0Hc0Hc0Hc0', record, 43)
 	if dedupe ~= '' then
-		local k = q.k .. 'd:' .. dedupe
-		if not call('SET', k, pack('>dHc0Hc0', n, #id, id, #kind, kind) .. key, 'NX', 'PX', ARGV[a + 3]) then
-			return unpack_struct('>Hc0', call('GET', k), 9), true
+		local key = q.k .. 'd:' .. dedupe
+		if not call('SET', key, pack('>I6', n) .. ARGV[a + 4], 'NX', 'PX', ARGV[a + 3]) then
+			return (unpack_struct('>Hc0', call('GET', key), 7))
 		end
 	end
-	local due = math.max(q.now + ARGV[a + 4], tonumber(ARGV[a + 5]))
-	if dead ~= '' then
-		due = q.now
+	local flags = byte(r, 2)
+	local dh, dl = unpack_struct('>I4I4', r, 27)
+	local deadline = math.min(dh * 4294967296 + dl, 2 ^ 47)
+	if extra == '' and flags % 8 < 4 then
+		append(q, lane, pack(HEAD, 1, flags, n, q.now, deadline), r)
+		return nil
 	end
-	local e = pack(HEAD, 1, 0, n, due) .. record
-	local tracked = byte(record, 2) % 8 >= 4
-	if not tracked and dead == '' and due <= q.now then
-		append(q, lane, e)
-		return id
+	local due, dead = q.now, ''
+	if extra ~= '' then
+		local delay, notbefore
+		delay, notbefore, dead = string.match(extra, '^(%d+) (%d+) (.*)$')
+		if dead == '' then
+			due = math.max(q.now + delay, tonumber(notbefore))
+		end
 	end
-	local i = info(e)
-	if tracked then
+	local i = info(pack(HEAD, 1, flags, n, due, deadline), r)
+	if i.tracked then
 		track(q, i, lane)
 	end
 	if dead ~= '' then
-		bury(q, e, i, dead)
+		bury(q, i, dead)
 	elseif due > q.now then
-		schedule(q, e, i, due)
+		schedule(q, i, due)
 	else
-		append(q, lane, e)
+		append(q, lane, i.h, r)
 	end
-	return id
+	return nil
 end

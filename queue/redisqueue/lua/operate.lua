@@ -33,8 +33,7 @@ local function cancel(id)
 	if sub(where, 1, 1) == 's' then
 		unschedule(sub(where, 2))
 	else
-		local head = call('LINDEX', q.k .. 'l:' .. where, 0)
-		if head and id_of(head) == id then
+		if head_id(q, where) == id then
 			if holder(q, where) then
 				q.gone = q.gone + call('HSET', q.k .. 'gone', id, 'c')
 				return 'processing'
@@ -55,7 +54,7 @@ local function free(i)
 	end
 	local key = q.k .. 'd:' .. #i.group .. ':' .. i.group .. i.dedupe
 	local v = call('GET', key)
-	if v and unpack_struct('>Hc0', v, 9) == i.id then
+	if v and unpack_struct('>Hc0', v, 7) == i.id then
 		call('DEL', key)
 	end
 end
@@ -67,31 +66,30 @@ local function bury_no_more(id)
 	end
 	call('ZREM', q.k .. 'dead', id)
 	call('HDEL', q.k .. 'deadrec', id)
-	return sub(d, 5 + unpack_struct('>I4', d))
+	return info(cleave(sub(d, 5 + unpack_struct('>I4', d))))
 end
 
 local function replay(id)
-	local e = bury_no_more(id)
-	if not e then
+	local i = bury_no_more(id)
+	if not i then
 		return 0
 	end
-	local i = info(e)
 	i.attempts, i.crashes, i.since = 0, 0, q.now
-	e = rewrite(q, e, i)
+	rewrite(q, i)
 	local lane = lane_of(i)
 	if i.tracked then
 		track(q, i, lane)
 	end
-	append(q, lane, e)
+	append(q, lane, i.h, i.r)
 	return 1
 end
 
 local function drop(id)
-	local e = bury_no_more(id)
-	if not e then
+	local i = bury_no_more(id)
+	if not i then
 		return 0
 	end
-	free(info(e))
+	free(i)
 	return 1
 end
 
@@ -106,18 +104,19 @@ local function erase(i)
 	end
 end
 
--- purge_lane erases in a lane from a place towards its head, 256 jobs at most; it answers how many it erased and the next place.
+-- purge_lane erases in a lane from a place towards its head, 128 jobs at most; it answers how many it erased and the next place.
 local function purge_lane(upto, group, key, kind, lane, from)
 	local list = q.k .. 'l:' .. lane
-	local n = call('LLEN', list)
+	local n = call('LLEN', list) / 2
 	if from < 0 or from >= n then
 		from = n - 1
 	end
-	local to = math.max(0, from - 255)
-	local jobs = call('LRANGE', list, to, from)
-	local erased, removed, head = 0, 0, false
-	for j = #jobs, 1, -1 do
-		local i = info(jobs[j])
+	local to = math.max(0, from - 127)
+	local jobs = call('LRANGE', list, 2 * to, 2 * from + 1)
+	local erased, removed, first = 0, 0, false
+	for place = from, to, -1 do
+		local at = 2 * (place - to) + 1
+		local i = info(jobs[at], jobs[at + 1])
 		if picks(upto, group, key, kind, i) then
 			local mark = q.gone > 0 and call('HGET', q.k .. 'gone', i.id) or nil
 			if mark ~= 'p' then
@@ -125,18 +124,19 @@ local function purge_lane(upto, group, key, kind, lane, from)
 					erased = erased + 1
 				end
 				erase(i)
-				if to + j == 1 then
+				if place == 0 then
 					if holder(q, lane) then
 						q.gone = q.gone + call('HSET', q.k .. 'gone', i.id, 'p')
 					else
-						head = true
+						first = true
 					end
 				else
 					if mark then
 						call('HDEL', q.k .. 'gone', i.id)
 						q.gone = q.gone - 1
 					end
-					call('LSET', list, to + j - 1, '')
+					call('LSET', list, 2 * place, '')
+					call('LSET', list, 2 * place + 1, '')
 					removed = removed + 1
 				end
 			end
@@ -146,7 +146,7 @@ local function purge_lane(upto, group, key, kind, lane, from)
 		call('LREM', list, 0, '')
 		q.jobs = q.jobs - removed
 	end
-	if head then
+	if first then
 		vacate(lane)
 	end
 	return {erased, to - 1}
@@ -184,7 +184,7 @@ elseif what == 'purge' then
 			local name = ARGV[n]
 			if where == 'sched' then
 				local e = call('HGET', q.k .. 'sched', name)
-				local i = e and info(e)
+				local i = e and info(cleave(e))
 				if i and picks(upto, group, key, kind, i) then
 					unschedule(name)
 					erase(i)
@@ -192,7 +192,7 @@ elseif what == 'purge' then
 				end
 			elseif where == 'dead' then
 				local d = call('HGET', q.k .. 'deadrec', name)
-				local i = d and info(sub(d, 5 + unpack_struct('>I4', d)))
+				local i = d and info(cleave(sub(d, 5 + unpack_struct('>I4', d))))
 				if i and picks(upto, group, key, kind, i) then
 					bury_no_more(name)
 					erase(i)
@@ -208,7 +208,7 @@ elseif what == 'purge' then
 				local v = call('GET', k)
 				if v then
 					local size, rest = string.match(name, '^(%d+):(.*)$')
-					local number, _, theirs, pos = unpack_struct('>dHc0Hc0', v)
+					local number, _, theirs, pos = unpack_struct('>I6Hc0Hc0', v)
 					if picks(upto, group, key, kind, {seq = number, group = sub(rest, 1, size), key = sub(v, pos), kind = theirs}) then
 						call('DEL', k)
 					end
