@@ -176,8 +176,8 @@ func (c *crew) killWorkers(ctx context.Context) error {
 	return nil
 }
 
-// away is for how much of the storm's time Redis stays away at most: less than a webhook waits for its answer, with which Shopify's patience of 8
-// failures in a row would soon end on this clock, and less than what is left of a lease.
+// away is for how many seconds of the storm's time Redis stays away at most: less than a webhook waits for its answer, or on this clock subscriptions
+// would be deleted for their 8 failures in a row, and less than what is left of a lease.
 const away = 3.0
 
 // killRedis kills the server that has the queue, if this program started it, and starts it again with what is on its disk.
@@ -196,7 +196,7 @@ func (c *crew) killRedis(ctx context.Context) error {
 		}
 		time.Sleep(time.Duration(away * rng.Float64() * float64(time.Second) / c.set.Scale))
 		if err := server.Start(); err != nil {
-			return err
+			return fmt.Errorf("after a kill of Redis: %w", err)
 		}
 	}
 	return nil
