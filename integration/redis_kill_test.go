@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -65,9 +66,12 @@ func TestRedisWorkersAreKilled(t *testing.T) {
 	var said [][]string
 	running := []*child{startChild(t, "redis-worker", s.Addr), startChild(t, "redis-worker", s.Addr)}
 	for i := range redisKills {
-		enqueue(50)
 		c := running[i%2]
-		c.line(t, "did ")
+		for worked := false; !worked; { // until this one has something to do, too
+			enqueue(50)
+			time.Sleep(10 * time.Millisecond)
+			worked = slices.ContainsFunc(c.said(), func(line string) bool { return strings.HasPrefix(line, "did ") })
+		}
 		time.Sleep(rand.N(30 * time.Millisecond)) // the moment is what is tried
 		said = append(said, c.kill(t))
 		running[i%2] = startChild(t, "redis-worker", s.Addr)
