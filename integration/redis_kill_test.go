@@ -68,7 +68,7 @@ func TestRedisWorkersAreKilled(t *testing.T) {
 	for i := range redisKills {
 		c := running[i%2]
 		for worked := false; !worked; { // until this one has something to do, too
-			enqueue(50)
+			enqueue(10)
 			time.Sleep(10 * time.Millisecond)
 			worked = slices.ContainsFunc(c.said(), func(line string) bool { return strings.HasPrefix(line, "did ") })
 		}

@@ -83,7 +83,7 @@ func (b *Broker) try(ctx context.Context, s *script, p int, name string, args []
 		if err == nil || !again(err) || ctx.Err() != nil || time.Since(begin) > retryFor {
 			return v, err
 		}
-		pause := time.NewTimer(rand.N(min(time.Second, 20*time.Millisecond<<min(n, 10))))
+		pause := time.NewTimer(rand.N(min(250*time.Millisecond, 20*time.Millisecond<<min(n, 4))))
 		select {
 		case <-pause.C:
 		case <-ctx.Done():
