@@ -90,15 +90,15 @@ func claimed(r *reply, call *queue.Call) (c queue.Claimed) {
 	for _, e := range r.at(4).list() {
 		c.Enqueued = append(c.Enqueued, queue.Receipt{ID: e.at(0).text(), Duplicate: e.at(1).int() == 1})
 	}
-	jobs := r.at(5).list()
+	jobs := r.at(5).list() // of each: lane, head, record, and its place in the token
 	if len(jobs) > 0 {
-		c.Jobs = make([]queue.Lease, 0, len(jobs))
+		c.Jobs = make([]queue.Lease, 0, len(jobs)/4)
 	}
 	prefix := call.Process + "." + strconv.FormatUint(call.Number, 36) + "."
-	for _, j := range jobs {
-		l := queue.Lease{Token: queue.Token(prefix + strconv.Itoa(j.at(3).int()) + "@" + j.at(0).text())}
+	for ; len(jobs) >= 4; jobs = jobs[4:] {
+		l := queue.Lease{Token: queue.Token(prefix + strconv.Itoa(jobs[3].int()) + "@" + jobs[0].text())}
 		var since int64
-		if l.Job, since, l.Err = parseJob(j.at(1).text(), j.at(2).text()); l.Err != nil {
+		if l.Job, since, l.Err = parseJob(jobs[1].text(), jobs[2].text()); l.Err != nil {
 			l.Job = queue.Job{}
 		}
 		l.Age = time.Duration(now-since) * time.Microsecond

@@ -8,11 +8,12 @@ local tokens = {}
 for a = 3, #ARGV, 3 do
 	tokens[#tokens + 1] = ARGV[a]
 end
-read_holders(q, tokens)
+local lanes, owns = read_holders(q, tokens)
 for a = 3, #ARGV, 3 do
 	local n = (a - 3) / 3
-	local lane, t = holding(q, ARGV[a])
-	if not lane then
+	local lane = lanes[n + 1]
+	local t = holding(q, lane, owns[n + 1])
+	if not t then
 		lost[#lost + 1] = n
 	else
 		ends[#ends + 1] = int(at(q, lease))

@@ -632,42 +632,39 @@ local function lane_in(token)
 	return lane, sub(token, 1, cut - 1)
 end
 
--- read_holders reads who holds the lanes of several tokens.
+-- read_holders reads who holds the lanes of several tokens. It answers the lanes, and the tokens' own parts; false for what is no token.
 local function read_holders(q, tokens)
-	local lanes, n = {}, 0
-	for _, token in ipairs(tokens) do
-		local lane = lane_in(token)
+	local want, n, lanes, owns = {}, 0, {}, {}
+	for at, token in ipairs(tokens) do
+		local lane, own = lane_in(token)
+		lanes[at], owns[at] = lane or false, own
 		if lane and q.tk[lane] == nil then
 			q.tk[lane] = false
 			n = n + 1
-			lanes[n] = lane
+			want[n] = lane
 		end
 	end
-	if n == 0 then
-		return
-	end
-	local got = call('HMGET', q.k .. 'tok', unpack(lanes))
-	local list = {}
-	for i = 1, n do
-		q.tk[lanes[i]] = got[i]
-		if got[i] then
-			list[#list + 1] = (split(lanes[i]))
+	if n > 0 then
+		local got = call('HMGET', q.k .. 'tok', unpack(want))
+		local list = {}
+		for i = 1, n do
+			q.tk[want[i]] = got[i]
+			if got[i] then
+				list[#list + 1] = (split(want[i]))
+			end
 		end
+		read_held(q, list)
 	end
-	read_held(q, list)
+	return lanes, owns
 end
 
--- holding finds the lane that a token holds; nothing if it does not any more.
-local function holding(q, token)
-	local lane, own = lane_in(token)
-	if not lane then
-		return nil
-	end
-	local t = holder(q, lane)
+-- holding is the lease of a lane, if it is the token's.
+local function holding(q, lane, own)
+	local t = lane and holder(q, lane)
 	if not t or t.token ~= own then
 		return nil
 	end
-	return lane, t
+	return t
 end
 
 -- ran notes that something runs. If nothing did for so long that leases may have ended for want of anybody who could
