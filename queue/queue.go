@@ -85,7 +85,7 @@ func New(broker Broker, cfg Config) (*Queue, error) {
 		return nil, fmt.Errorf("queue: New: Config.MaxDead is %d, but the %s broker can't list dead letters: %w", cfg.MaxDead, info.Engine, errors.ErrUnsupported)
 	} else if !info.Durable && !cfg.AllowVolatile {
 		return nil, fmt.Errorf("%w: the %s broker loses every job when the process ends, acknowledged ones too; "+
-			"use a durable one (package sqlqueue), or set Config.AllowVolatile where that is meant (tests, demos)", ErrVolatile, info.Engine)
+			"use a durable one (package sqlqueue or redisqueue), or set Config.AllowVolatile where that is meant (tests, demos)", ErrVolatile, info.Engine)
 	}
 	cfg.Codecs = slices.Clone(cfg.Codecs)
 	for i, c := range cfg.Codecs {
