@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +41,7 @@ type proxied struct {
 	proxy  *toxiproxy.Proxy
 	client *redis.Client // through the proxy
 	direct *redis.Client
+	dials  atomic.Int64 // of the client through the proxy
 }
 
 func startProxied(t testing.TB) *proxied {
@@ -48,7 +51,10 @@ func startProxied(t testing.TB) *proxied {
 	p := &proxied{proxy: toxiproxy.NewProxy(api, t.Name(), "127.0.0.1:0", s.Addr)}
 	require.NoError(t, p.proxy.Start())
 	t.Cleanup(p.proxy.Stop)
-	p.client = redis.NewClient(&redis.Options{Addr: p.proxy.Listen, ReadTimeout: time.Second})
+	p.client = redis.NewClient(&redis.Options{Addr: p.proxy.Listen, ReadTimeout: time.Second, Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		p.dials.Add(1)
+		return (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, addr)
+	}})
 	p.direct = redis.NewClient(&redis.Options{Addr: s.Addr})
 	t.Cleanup(func() {
 		require.NoError(t, p.client.Close())
@@ -96,11 +102,12 @@ func (p *proxied) scripts(t testing.TB) int {
 func (p *proxied) lose(t testing.TB, call func() error) {
 	t.Helper()
 	require.NoError(t, p.client.Ping(t.Context()).Err()) // a connection that is set up already, or nothing would reach the server
-	before := p.scripts(t)
+	before, dials := p.scripts(t), p.dials.Load()
 	p.cut(t)
 	done := make(chan error, 1)
 	go func() { done <- call() }()
-	require.Eventually(t, func() bool { return p.scripts(t) > before }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return p.dials.Load() > dials }, 10*time.Second, time.Millisecond, "the connection on which an answer should come is gone")
+	require.Greater(t, p.scripts(t), before, "and the script has run")
 	p.heal(t)
 	if err := <-done; err != nil { // go-redis has given up
 		require.NoError(t, call())
