@@ -22,11 +22,12 @@ var ErrMissing = errors.New("redisserver: redis-server is not installed (apt-get
 type Server struct {
 	Addr string
 
-	port int
-	dir  string
-	args []string
-	cmd  *exec.Cmd
-	done chan struct{}
+	port     int
+	dir      string
+	sentinel string // its configuration file, if it is one
+	args     []string
+	cmd      *exec.Cmd
+	done     chan struct{}
 }
 
 // Start starts a server that keeps its files in dir. args are added to its command line and win over the defaults: no snapshots,
@@ -40,6 +41,28 @@ func Start(dir string, args ...string) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), port: port, dir: dir, args: args}
+	err = s.Start()
+	return s, err
+}
+
+// StartSentinel starts a Sentinel that watches a primary under a name, and promotes its replica once it has not answered for half a second.
+func StartSentinel(dir, name, primary string) (*Server, error) {
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		return nil, ErrMissing
+	}
+	host, port, err := net.SplitHostPort(primary)
+	if err != nil {
+		return nil, err
+	}
+	own, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(own)), port: own, dir: dir, sentinel: filepath.Join(dir, "sentinel.conf")}
+	conf := fmt.Sprintf("port %d\nbind 127.0.0.1\ndir %s\nsentinel monitor %[3]s %[4]s %[5]s 1\nsentinel down-after-milliseconds %[3]s 500\nsentinel failover-timeout %[3]s 3000\n", own, dir, name, host, port)
+	if err := os.WriteFile(s.sentinel, []byte(conf), 0o600); err != nil {
+		return nil, err
+	}
 	err = s.Start()
 	return s, err
 }
@@ -75,6 +98,9 @@ func isFree(port int) bool {
 // Start starts it again after Kill or Stop, with the files that it left.
 func (s *Server) Start() error {
 	args := append([]string{"--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no", "--loglevel", "warning"}, s.args...)
+	if s.sentinel != "" {
+		args = []string{s.sentinel, "--sentinel"}
+	}
 	s.cmd = exec.Command("redis-server", args...) //nolint:noctx,gosec // Kill and Stop end it; the arguments are a test's
 	log, err := os.OpenFile(filepath.Join(s.dir, "redis.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

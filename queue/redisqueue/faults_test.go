@@ -316,3 +316,43 @@ func TestP3LostLeaseChangesNothing(t *testing.T) {
 	require.Zero(t, s.Percent)
 	require.Len(t, claim("other", 3, queue.Settlement{Token: other.Jobs[0].Token, Action: queue.Ack}).Jobs, 1, "and the next of the lane")
 }
+
+// TestSentinelPromotesTheReplica has the primary killed under a client that asks Sentinel where it is.
+func TestSentinelPromotesTheReplica(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	primary := start(t, always...)
+	_, port, err := net.SplitHostPort(primary.Addr)
+	require.NoError(t, err)
+	replica := start(t, append([]string{"--replicaof", "127.0.0.1 " + port, "--repl-diskless-sync-delay", "0"}, always...)...)
+	direct := dial(t, replica.Addr)
+	require.Eventually(t, func() bool {
+		return strings.Contains(direct.Info(ctx, "replication").Val(), "master_link_status:up")
+	}, 20*time.Second, 10*time.Millisecond)
+	sentinel, err := redisserver.StartSentinel(t.TempDir(), "shop", primary.Addr)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, sentinel.Kill()) })
+	watch := redis.NewSentinelClient(&redis.Options{Addr: sentinel.Addr})
+	t.Cleanup(func() { require.NoError(t, watch.Close()) })
+	require.Eventually(t, func() bool { // it has found the replica, and will promote it
+		replicas, err := watch.Replicas(ctx, "shop").Result()
+		return err == nil && len(replicas) == 1 && replicas[0]["flags"] == "slave"
+	}, 30*time.Second, 10*time.Millisecond)
+
+	client := redis.NewFailoverClient(&redis.FailoverOptions{MasterName: "shop", SentinelAddrs: []string{sentinel.Addr}})
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	l := brokertest.NewLoad(t, redisqueue.New(client, redisqueue.Config{}))
+	l.Work(2 * time.Second)
+	stop := l.Enqueue()
+	l.More(200)
+	stop()
+	l.Stop()
+	require.NoError(t, client.Do(ctx, "wait", 1, 10_000).Err()) // nothing is under way that the replica has not
+	require.NoError(t, primary.Kill())
+
+	l.Work(2 * time.Second)
+	stop = l.Enqueue()
+	l.More(200)
+	stop()
+	l.Drained()
+}
