@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -117,12 +118,19 @@ func (c *Config) check(client redis.UniversalClient) error {
 	case c.ReplicasWithin < 0:
 		return fmt.Errorf("redisqueue: New: Config.ReplicasWithin is %v; want 0 for the default, or more", c.ReplicasWithin)
 	}
-	switch client.(type) {
-	case *redis.Client, *redis.ClusterClient:
-		return nil
+	timeout := time.Duration(0)
+	switch client := client.(type) {
+	case *redis.Client:
+		timeout = client.Options().ReadTimeout
+	case *redis.ClusterClient:
+		timeout = client.Options().ReadTimeout
 	default:
 		return fmt.Errorf("redisqueue: New: client is a %T; want *redis.Client or *redis.ClusterClient", client)
 	}
+	if c.Replicas > 0 && timeout > 0 && c.ReplicasWithin >= timeout {
+		return fmt.Errorf("redisqueue: New: Config.ReplicasWithin is %v; want less than the client's ReadTimeout of %v", c.ReplicasWithin, timeout)
+	}
+	return nil
 }
 
 // Info says "redis", durable.
@@ -161,9 +169,22 @@ func (b *Broker) Extend(ctx context.Context, name string, beat queue.Heartbeat) 
 		_, err := b.run(ctx, statsScript, beat.Partition, name)
 		return queue.Extended{}, err
 	}
-	args := make([]any, 0, 1+3*len(beat.Tokens))
+	var e queue.Extended
+	for tokens := range slices.Chunk(beat.Tokens, extendTokens) {
+		if err := b.extend(ctx, name, beat, tokens, &e); err != nil {
+			return queue.Extended{}, err
+		}
+	}
+	return e, nil
+}
+
+// extendTokens is how many leases one script extends: it should not hold up others for long.
+const extendTokens = 1000
+
+func (b *Broker) extend(ctx context.Context, name string, beat queue.Heartbeat, tokens []queue.Token, e *queue.Extended) error {
+	args := make([]any, 0, 1+3*len(tokens))
 	args = append(args, micros(beat.Lease))
-	for _, t := range beat.Tokens {
+	for _, t := range tokens {
 		percent, note := "", ""
 		if p, ok := beat.Progress[t]; ok {
 			percent, note = strconv.Itoa(p.Percent), cut(p.Note, maxNoteLen)
@@ -172,15 +193,14 @@ func (b *Broker) Extend(ctx context.Context, name string, beat queue.Heartbeat) 
 	}
 	v, err := b.run(ctx, extendScript, beat.Partition, name, args...)
 	if err != nil {
-		return queue.Extended{}, err
+		return err
 	}
 	r := reply{v: v}
-	var e queue.Extended
 	for _, i := range r.at(0).list() {
-		e.Lost = append(e.Lost, beat.Tokens[i.int()])
+		e.Lost = append(e.Lost, tokens[i.int()])
 	}
 	for _, i := range r.at(1).list() {
-		e.Cancelled = append(e.Cancelled, beat.Tokens[i.int()])
+		e.Cancelled = append(e.Cancelled, tokens[i.int()])
 	}
-	return e, r.err(name)
+	return r.err(name)
 }

@@ -16,7 +16,7 @@ func (b *Broker) Claim(ctx context.Context, name string, call queue.Call) (queue
 	if err := b.part(call.Partition); err != nil {
 		return queue.Claimed{}, err
 	}
-	if err := b.found(ctx); err != nil {
+	if err := b.founded(ctx); err != nil {
 		return queue.Claimed{}, err
 	}
 	if call.Max > 0 {

@@ -65,7 +65,7 @@ func (b *Broker) Enqueue(ctx context.Context, name string, in queue.Batch) ([]qu
 		s.bytes += len(record)
 		s.args = accept(s.args, &in.Jobs[i], record)
 	}
-	if err := b.found(ctx); err != nil {
+	if err := b.founded(ctx); err != nil {
 		return nil, err
 	}
 	for p, s := range shares {

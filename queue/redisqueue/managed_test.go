@@ -262,6 +262,7 @@ func TestConfig(t *testing.T) {
 		"partitions":          {client, redisqueue.Config{Partitions: -1}, "Config.Partitions is -1"},
 		"too many partitions": {client, redisqueue.Config{Partitions: 20_000}, "up to 16384"},
 		"replicas":            {client, redisqueue.Config{Replicas: -1}, "Config.Replicas is -1"},
+		"a long wait":         {client, redisqueue.Config{Replicas: 1, ReplicasWithin: time.Minute}, "less than the client's ReadTimeout"},
 		"time":                {client, redisqueue.Config{ReplicasWithin: -1}, "Config.ReplicasWithin is -1ns"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -392,7 +392,19 @@ func (b *Broker) each(ctx context.Context, name, what string, ids []string) (int
 }
 
 // Status implements [queue.Operator].
-func (b *Broker) Status(ctx context.Context, name, id string) (queue.Status, error) {
+func (b *Broker) Status(ctx context.Context, name, id string) (s queue.Status, err error) {
+	var found queue.Status
+	err = within(ctx, func(ctx context.Context) (err error) {
+		found, err = b.status(ctx, name, id)
+		return err
+	})
+	if err == nil {
+		s = found // else it may still be written
+	}
+	return s, err
+}
+
+func (b *Broker) status(ctx context.Context, name, id string) (queue.Status, error) {
 	if err := b.ready(ctx); err != nil {
 		return queue.Status{}, err
 	}

@@ -20,14 +20,14 @@ type sweep struct {
 	UpTo      []int64  `json:"u"` // what was accepted later stays, by partition
 	Partition int      `json:"p"`
 	Stage     int      `json:"s"`
-	Cursor    uint64   `json:"c"` // of the page
-	Lanes     []string `json:"l,omitempty"`
-	From      int      `json:"f"` // place in the first of Lanes
-	Erased    bool     `json:"e"` // in this round
+	Cursor    uint64   `json:"c"`           // of the page
+	Lanes     [][]byte `json:"l,omitempty"` // names are any bytes, which JSON's strings are not
+	From      int      `json:"f"`           // place in the first of Lanes
+	Erased    bool     `json:"e"`           // in this round
 }
 
-// The stages of a round. Scheduled jobs come twice: one may enter its lane after that was looked at, and leave it before.
-var stages = [...]string{"sched", "lane", "sched", "dead", "st", "d"}
+// The stages of a round. Scheduled jobs and dead letters come twice: one may enter its lane after that was looked at, and leave it before.
+var stages = [...]string{"dead", "sched", "lane", "sched", "dead", "st", "d"}
 
 // Purge implements [queue.Operator]. It looks through all keys of the servers, with SCAN, at least twice.
 func (b *Broker) Purge(ctx context.Context, name string, filter queue.PurgeFilter) (queue.Purged, error) {
@@ -83,7 +83,7 @@ func (b *Broker) sweep(ctx context.Context, name string, f queue.PurgeFilter, s 
 		names, next, err = b.keys(ctx, name, p, "l:", s.Cursor)
 		for _, lane := range names {
 			if f.Group == "" || groupOf(lane) == f.Group {
-				s.Lanes = append(s.Lanes, lane)
+				s.Lanes = append(s.Lanes, []byte(lane))
 			}
 		}
 		names = nil
@@ -125,7 +125,7 @@ func (b *Broker) sweep(ctx context.Context, name string, f queue.PurgeFilter, s 
 
 func (b *Broker) sweepLane(ctx context.Context, name string, f queue.PurgeFilter, s *sweep) (int, error) {
 	p := s.Partition
-	v, err := b.run(ctx, operateScript, p, name, "purge", s.UpTo[p], f.Group, f.Key, f.Kind, "lane", s.Lanes[0], s.From)
+	v, err := b.run(ctx, operateScript, p, name, "purge", s.UpTo[p], f.Group, f.Key, f.Kind, "lane", string(s.Lanes[0]), s.From)
 	if err != nil {
 		return 0, err
 	}

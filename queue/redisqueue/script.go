@@ -54,8 +54,10 @@ const retryFor = 5 * time.Second
 
 // run runs a script in a partition, until ctx ends at most: what is under way then goes on by itself.
 func (b *Broker) run(ctx context.Context, s *script, p int, name string, args ...any) (any, error) {
-	if err := b.ready(ctx); err != nil {
-		return nil, err
+	if !b.checked.Load() {
+		if err := within(ctx, b.ready); err != nil {
+			return nil, err
+		}
 	}
 	type result struct {
 		v   any
@@ -74,6 +76,18 @@ func (b *Broker) run(ctx context.Context, s *script, p int, name string, args ..
 	}
 }
 
+// within runs do until ctx ends at most: go-redis does not look at ctx while it reads. do goes on by itself.
+func within(ctx context.Context, do func(context.Context) error) error {
+	done := make(chan error, 1)
+	go func() { done <- do(context.WithoutCancel(ctx)) }() // ends with the client's own timeouts
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("redisqueue: %w", context.Cause(ctx))
+	}
+}
+
 // try sends a script, and again while again says so of the error.
 func (b *Broker) try(ctx context.Context, s *script, p int, name string, args []any, again func(error) bool) (any, error) {
 	args = append([]any{escape.Replace(name)}, args...)
@@ -82,6 +96,9 @@ func (b *Broker) try(ctx context.Context, s *script, p int, name string, args []
 		v, err := b.send(ctx, s, p, args)
 		if err == nil || !again(err) || ctx.Err() != nil || time.Since(begin) > retryFor {
 			return v, err
+		}
+		if c, ok := b.client.(*redis.ClusterClient); ok {
+			c.ReloadState(ctx) // what it asks for by node, it would find where it was
 		}
 		pause := time.NewTimer(rand.N(min(250*time.Millisecond, 20*time.Millisecond<<min(n, 4))))
 		select {
@@ -117,7 +134,7 @@ func (b *Broker) sendReplicated(ctx context.Context, s *script, p int, args []an
 	once := func(name, text string) error {
 		pipe := node.Pipeline()
 		v = pipe.Do(ctx, append([]any{name, text, len(b.parts[p].guards), b.parts[p].guards[0], b.parts[p].guards[1]}, args...)...)
-		wait = pipe.Do(ctx, "wait", b.cfg.Replicas, b.cfg.ReplicasWithin.Milliseconds())
+		wait = pipe.Do(ctx, "wait", b.cfg.Replicas, max(1, b.cfg.ReplicasWithin.Milliseconds()))
 		_, err := pipe.Exec(ctx)
 		return err
 	}

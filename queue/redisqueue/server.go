@@ -13,6 +13,14 @@ import (
 // ErrServer is wrapped by the error for a server that can't keep a queue: too old, or set to evict keys.
 var ErrServer = errors.New("redisqueue: this server can't keep a queue")
 
+// founded is found, until ctx ends at most.
+func (b *Broker) founded(ctx context.Context) error {
+	if b.agreed.Load() {
+		return nil
+	}
+	return within(ctx, b.found)
+}
+
 // found sees to it, before the first Enqueue or Claim, that the space notes its number of partitions. Whoever only looks notes nothing.
 func (b *Broker) found(ctx context.Context) error {
 	if b.agreed.Load() {

@@ -76,7 +76,7 @@ local function settle(lane, t, s)
 			elseif i.relaxed then
 				pop(q, lane)
 				if after > 0 then
-					schedule(q, i, q.now + after)
+					schedule(q, i, at(q, after))
 				else
 					moved(q, i, lane)
 					append(q, lane, i.h, i.r)
@@ -309,7 +309,7 @@ local function take()
 	local claim = seq(q)
 	local token = prefix .. #out.jobs / 4
 	local id
-	if byte(h, 2) % 8 >= 4 and byte(rec) == 1 then
+	if #h >= TAIL - 1 and byte(h, 2) % 8 >= 4 and byte(rec) == 1 then
 		id = id_of(rec)
 		note(q, id, 'p', 0, 't', '', 'run', 1)
 	end
@@ -365,6 +365,9 @@ for n = 1, nsettle do
 	if ARGV[a + 1] == '0' then
 		a = a + 2
 	else
+		for f = 0, tonumber(ARGV[a + 9]) - 1 do
+			open(ARGV[a + 10 + f * (1 + ACCEPT)]) -- what can't be opened is refused before anything is changed
+		end
 		a = a + 10 + tonumber(ARGV[a + 9]) * (1 + ACCEPT)
 	end
 end

@@ -22,8 +22,9 @@ for m = minute - 2, minute do
 	end
 end
 
-local answers, kept = {}, {}
+local answers, kept, done = {}, {}, {}
 for n = 1, #ids do
+	seen[n] = seen[n] or done[ids[n]]
 	if not seen[n] then
 		local dups = {}
 		for j = places[n], places[n + 1] - 3, ACCEPT do
@@ -34,6 +35,7 @@ for n = 1, #ids do
 			end
 		end
 		seen[n] = table.concat(dups, ' ')
+		done[ids[n]] = seen[n]
 		kept[#kept + 1] = ids[n]
 		kept[#kept + 1] = seen[n]
 	end

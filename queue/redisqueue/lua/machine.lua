@@ -43,6 +43,19 @@ local function many(command, key, list, flag)
 	end
 end
 
+-- fields reads many fields of a hash.
+local function fields(key, list)
+	local all = {}
+	for from = 1, #list, 4000 do
+		local to = math.min(#list, from + 3999)
+		local got = call('HMGET', key, unpack(list, from, to))
+		for n = 1, to - from + 1 do
+			all[from + n - 1] = got[n]
+		end
+	end
+	return all
+end
+
 -- int writes a whole number; Lua's own way is slow, and writes large ones with an exponent.
 local function int(n)
 	return format('%d', n)
@@ -190,8 +203,7 @@ local function split(lane)
 	return g, c
 end
 
--- info reads what scripts need of a job. Of a record in a newer format nothing is known: it never ends by itself.
-local function info(h, r)
+local function read(h, r)
 	local i = {r = r}
 	i.format, i.flags, i.seq, i.since, i.deadline = unpack_struct(HEAD, h)
 	if byte(r) ~= 1 then
@@ -222,6 +234,20 @@ local function info(h, r)
 	return i
 end
 
+-- info reads what scripts need of a job. Of a record in a newer format nothing is known: it never ends by itself. What is damaged can be
+-- moved, and dies at its first failure or crash.
+local function info(h, r)
+	local ok, i = pcall(read, h, r)
+	if ok then
+		return i
+	end
+	local number = #h >= TAIL - 1 and unpack_struct('>I6', h, 3) or 0
+	return {
+		damaged = true, h = h, r = r, seq = number, since = 0, deadline = 2 ^ 47, id = 'damaged-' .. int(number), kind = '', group = '', key = '', dedupe = '',
+		attempts = 0, max = 1, crashes = 0, maxcrashes = 1, keep = 0, history = '',
+	}
+end
+
 -- head reads the first job of a lane; nothing if there is none.
 local function head(q, lane)
 	local hr = call('LRANGE', q.k .. 'l:' .. lane, 0, 1)
@@ -242,7 +268,7 @@ end
 
 -- id_of reads the ID off a record.
 local function id_of(r)
-	if byte(r) ~= 1 then
+	if byte(r) ~= 1 or #r < 44 or #r < 44 + unpack_struct('>H', r, 43) then
 		return ''
 	end
 	return (unpack_struct('>Hc0', r, 43))
@@ -255,7 +281,7 @@ local function head_id(q, lane)
 end
 
 local function late(q, h, r)
-	if byte(r) ~= 1 then
+	if byte(r) ~= 1 or #h < TAIL - 1 then
 		return false
 	end
 	local _, _, _, since, deadline = unpack_struct(HEAD, h)
@@ -268,7 +294,7 @@ end
 
 -- rewrite makes a job's head anew. text, if given, joins the history, which keeps its first and last 10.
 local function rewrite(q, i, text)
-	if i.opaque then
+	if i.opaque or i.damaged then
 		return
 	end
 	if text then
@@ -296,7 +322,7 @@ end
 
 -- without_payload is the record of a dead letter as workers are told of it.
 local function without_payload(i)
-	if i.opaque then
+	if i.opaque or i.damaged then
 		return sub(i.r, 1, 64)
 	end
 	return sub(i.r, 1, i.payload - 1)
@@ -322,7 +348,7 @@ local function read_held(q, list)
 		end
 	end
 	if n > 0 then
-		local got = call('HMGET', q.k .. 'held', unpack(want))
+		local got = fields(q.k .. 'held', want)
 		for i = 1, n do
 			q.h[want[i]] = tonumber(got[i] or 0)
 		end
@@ -488,8 +514,6 @@ end
 
 local function schedule(q, i, due)
 	local n = format('%016.0f', seq(q))
-	q.bump = q.bump + 1
-	due = due + q.bump - 1
 	local first = call('ZRANGE', q.k .. 'due', 0, 0, 'WITHSCORES')
 	if not first[2] or due < tonumber(first[2]) then
 		q.woken = true -- a worker that sleeps must know when to look
@@ -645,7 +669,7 @@ local function read_holders(q, tokens)
 		end
 	end
 	if n > 0 then
-		local got = call('HMGET', q.k .. 'tok', unpack(want))
+		local got = fields(q.k .. 'tok', want)
 		local list = {}
 		for i = 1, n do
 			q.tk[want[i]] = got[i]
@@ -732,7 +756,7 @@ local function accept(q, a)
 		local delay, notbefore
 		delay, notbefore, dead = string.match(extra, '^(%d+) (%d+) (.*)$')
 		if dead == '' then
-			due = math.max(q.now + delay, tonumber(notbefore))
+			due = math.max(delay == '0' and q.now or at(q, delay), tonumber(notbefore)) -- equal times of NotBefore go by the order of acceptance
 		end
 	end
 	local i = info(pack(HEAD, 1, flags, n, due, deadline), r)
