@@ -118,7 +118,7 @@ func (c *Config) check(client redis.UniversalClient) error {
 	case c.ReplicasWithin < 0:
 		return fmt.Errorf("redisqueue: New: Config.ReplicasWithin is %v; want 0 for the default, or more", c.ReplicasWithin)
 	}
-	timeout := time.Duration(0)
+	var timeout time.Duration
 	switch client := client.(type) {
 	case *redis.Client:
 		timeout = client.Options().ReadTimeout

@@ -41,10 +41,10 @@ func (r *rig) enqueue(jobs ...queue.Job) []queue.Receipt {
 	return receipts
 }
 
-func (r *rig) claim(n int, lease time.Duration, settle ...queue.Settlement) queue.Claimed {
+func (r *rig) claim(n int, settle ...queue.Settlement) queue.Claimed {
 	r.t.Helper()
 	r.number++
-	c, err := r.Claim(r.t.Context(), "default", queue.Call{Process: "p", Number: r.number, Max: n, Lease: lease, Settle: settle})
+	c, err := r.Claim(r.t.Context(), "default", queue.Call{Process: "p", Number: r.number, Max: n, Lease: time.Minute, Settle: settle})
 	require.NoError(r.t, err)
 	return c
 }
@@ -72,7 +72,7 @@ func TestAckThatFollowsIntoALaterVersionsQueueChangesNothing(t *testing.T) {
 	for range 5 {
 		r.enqueue(queue.Job{Kind: "k", Key: "a"})
 	}
-	c := r.claim(1, time.Minute)
+	c := r.claim(1)
 	call := queue.Call{Process: "p", Number: 9, Lease: time.Minute, Settle: []queue.Settlement{{
 		Token: c.Jobs[0].Token, Action: queue.Ack,
 		Enqueue: []queue.Entry{{Queue: "other", Job: queue.Job{ID: "x", Kind: "k", MaxAttempts: 1, MaxCrashes: 1, Deadline: time.Hour}}},
@@ -102,22 +102,22 @@ func TestDamagedRecordDiesAlone(t *testing.T) {
 				record, err := r.client.LIndex(t.Context(), keys+"l:0lbad", 1).Result()
 				require.NoError(t, err)
 				require.NoError(t, r.client.LSet(t.Context(), keys+"l:0lbad", 1, record[:size]).Err())
-				c := r.claim(2, time.Minute)
+				c := r.claim(2)
 				require.Len(t, c.Jobs, 2)
 				require.Error(t, c.Jobs[0].Err)
 				settle := []queue.Settlement{{Token: c.Jobs[1].Token, Action: queue.Ack}}
 				if end.Token = c.Jobs[0].Token; end.Action != 0 {
 					settle = append(settle, end)
 				}
-				c = r.claim(2, time.Minute, settle...)
+				c = r.claim(2, settle...)
 				require.Empty(t, c.Lost)
 				require.Len(t, c.Jobs, 1, "the next good one")
-				r.claim(0, time.Minute, queue.Settlement{Token: c.Jobs[0].Token, Action: queue.Ack})
+				r.claim(0, queue.Settlement{Token: c.Jobs[0].Token, Action: queue.Ack})
 				if end.Action == 0 {
 					require.NoError(t, redisqueue.Forward(t.Context(), r.client, "breakwater", 1, 30*time.Second))
-					r.claim(0, time.Minute)
+					r.claim(0)
 					require.NoError(t, redisqueue.Forward(t.Context(), r.client, "breakwater", 1, 35*time.Second))
-					require.Len(t, r.claim(0, time.Minute).Died, 1)
+					require.Len(t, r.claim(0).Died, 1)
 				}
 				s, err := r.jobs.Stats(t.Context())
 				require.NoError(t, err)
@@ -146,7 +146,7 @@ func TestOneHeartbeatExtendsThousandsOfLeases(t *testing.T) {
 	r.enqueue(jobs...)
 	beat := queue.Heartbeat{Lease: time.Minute}
 	for len(beat.Tokens) < many {
-		c := r.claim(500, time.Minute)
+		c := r.claim(500)
 		require.NotEmpty(t, c.Jobs)
 		for _, l := range c.Jobs {
 			beat.Tokens = append(beat.Tokens, l.Token)
@@ -159,7 +159,7 @@ func TestOneHeartbeatExtendsThousandsOfLeases(t *testing.T) {
 	for i, token := range beat.Tokens {
 		settle[i] = queue.Settlement{Token: token, Action: queue.Ack}
 	}
-	require.Empty(t, r.claim(0, time.Minute, settle...).Lost)
+	require.Empty(t, r.claim(0, settle...).Lost)
 	r.sound()
 }
 
@@ -189,11 +189,11 @@ func TestScheduledForTheSameMomentKeepTheirOrder(t *testing.T) {
 	r.enqueue(job(4))
 	r.enqueue(job(5), job(6))
 	require.NoError(t, redisqueue.Forward(t.Context(), r.client, "breakwater", 1, 2*time.Hour))
-	c := r.claim(1, time.Minute)
+	c := r.claim(1)
 	var order []byte
 	for len(c.Jobs) > 0 {
 		order = append(order, c.Jobs[0].Job.Payload...)
-		c = r.claim(1, time.Minute, queue.Settlement{Token: c.Jobs[0].Token, Action: queue.Ack})
+		c = r.claim(1, queue.Settlement{Token: c.Jobs[0].Token, Action: queue.Ack})
 	}
 	require.Equal(t, []byte{1, 2, 3, 4, 5, 6}, order)
 }
