@@ -356,3 +356,19 @@ func TestSentinelPromotesTheReplica(t *testing.T) {
 	stop()
 	l.Drained()
 }
+
+// P1: "200 is sent only after the job is in a durable queue. Queue down or slow: 503 inside the deadline, so Shopify redelivers."
+func TestP1RedisThatDoesNotAnswerAcknowledgesNothing(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	q, err := queue.New(redisqueue.New(dial(t, s.Addr), redisqueue.Config{}), queue.Config{})
+	require.NoError(t, err)
+	_, err = q.Enqueue(t.Context(), queue.Job{Kind: "k"})
+	require.NoError(t, err)
+	require.NoError(t, s.Pause())
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err = q.Enqueue(ctx, queue.Job{Kind: "k"})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.NoError(t, s.Resume())
+}
