@@ -43,11 +43,8 @@ type Broker struct {
 	cfg    Config
 	log    *slog.Logger
 	err    error // what is wrong with how it was made
-	parts  []partition
-
-	checking chan struct{} // held by whoever looks at the server
-	checked  atomic.Bool   // the servers are fit
-	agreed   atomic.Bool   // the space has as many partitions as Config says
+	parts  []*partition
+	fit    sync.Map // addresses of servers that can keep a queue
 
 	mu      sync.Mutex
 	lines   map[place]*line
@@ -59,6 +56,10 @@ type Broker struct {
 type partition struct {
 	prefix string
 	guards []string
+
+	looking chan struct{} // held by whoever looks at it for the first time
+	ready   atomic.Bool   // its server is fit, and the space has no other number of partitions
+	noted   atomic.Bool   // the space's number of partitions is noted here
 }
 
 // place is a queue's share of a partition.
@@ -87,7 +88,7 @@ var ErrNotReplicated = errors.New("redisqueue: not enough replicas have confirme
 // I/O; what is wrong with the server shows at the first use.
 func New(client redis.UniversalClient, cfg Config) *Broker {
 	b := &Broker{
-		client: client, cfg: cfg, log: cfg.Logger, checking: make(chan struct{}, 1), lines: map[place]*line{}, waiters: map[place]*waiter{}, claims: map[place]int{},
+		client: client, cfg: cfg, log: cfg.Logger, lines: map[place]*line{}, waiters: map[place]*waiter{}, claims: map[place]int{},
 	}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
@@ -100,7 +101,7 @@ func New(client redis.UniversalClient, cfg Config) *Broker {
 	}
 	for p := range b.cfg.Partitions {
 		prefix := "{" + b.cfg.Space + ":" + strconv.Itoa(p) + "}:"
-		b.parts = append(b.parts, partition{prefix, []string{prefix + "g1", prefix + "g2"}})
+		b.parts = append(b.parts, &partition{prefix: prefix, guards: []string{prefix + "g1", prefix + "g2"}, looking: make(chan struct{}, 1)})
 	}
 	return b
 }
@@ -124,6 +125,9 @@ func (c *Config) check(client redis.UniversalClient) error {
 		timeout = client.Options().ReadTimeout
 	case *redis.ClusterClient:
 		timeout = client.Options().ReadTimeout
+		if client.Options().ReadOnly {
+			return errors.New("redisqueue: New: client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly); what was just written must be read: use one without")
+		}
 	default:
 		return fmt.Errorf("redisqueue: New: client is a %T; want *redis.Client or *redis.ClusterClient", client)
 	}
@@ -140,7 +144,7 @@ func (b *Broker) Info() queue.BrokerInfo {
 
 // partitionOf is where a group lives. It must never change.
 func (b *Broker) partitionOf(group string) int {
-	if len(b.parts) == 1 {
+	if len(b.parts) <= 1 {
 		return 0
 	}
 	h := fnv.New32a()
@@ -149,6 +153,9 @@ func (b *Broker) partitionOf(group string) int {
 }
 
 func (b *Broker) part(p int) error {
+	if b.err != nil {
+		return b.err
+	}
 	if p < 0 || p >= len(b.parts) {
 		return fmt.Errorf("redisqueue: there is no partition %d of %d", p, len(b.parts))
 	}

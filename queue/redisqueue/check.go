@@ -26,8 +26,12 @@ const (
 // work goes on what it reads changes under it, so that it reads again, and names only what it has found each time. It reads all
 // that the space holds.
 func (b *Broker) Check(ctx context.Context) (problems []string, err error) {
-	if err := b.ready(ctx); err != nil {
-		return nil, err
+	return within(ctx, b.check)
+}
+
+func (b *Broker) check(ctx context.Context) (problems []string, err error) {
+	if b.err != nil {
+		return nil, b.err
 	}
 	for round := range checkRounds {
 		found, err := b.walk(ctx)
@@ -53,6 +57,9 @@ func (b *Broker) Check(ctx context.Context) (problems []string, err error) {
 
 func (b *Broker) walk(ctx context.Context) (problems []string, err error) {
 	for p := range b.parts {
+		if err := b.ready(ctx, p); err != nil {
+			return nil, err
+		}
 		node, err := b.node(ctx, p)
 		if err != nil {
 			return nil, err

@@ -3,6 +3,7 @@ package redisqueue
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -14,9 +15,6 @@ const bulkTurn = 8 // which turn goes to bulk work although live work is ready
 // Claim implements [queue.Broker].
 func (b *Broker) Claim(ctx context.Context, name string, call queue.Call) (queue.Claimed, error) {
 	if err := b.part(call.Partition); err != nil {
-		return queue.Claimed{}, err
-	}
-	if err := b.founded(ctx); err != nil {
 		return queue.Claimed{}, err
 	}
 	if call.Max > 0 {
@@ -34,6 +32,9 @@ func (b *Broker) Claim(ctx context.Context, name string, call queue.Call) (queue
 	}
 	args = append(args, len(call.Settle))
 	for i := range call.Settle {
+		if a := call.Settle[i].Action; a < queue.Ack || a > queue.Release {
+			return queue.Claimed{}, fmt.Errorf("redisqueue: there is no action %d", a)
+		}
 		args = settlement(args, name, &call.Settle[i])
 	}
 	v, err := b.run(ctx, claimScript, call.Partition, name, args...)

@@ -84,16 +84,18 @@ func parseJob(head, record string) (j queue.Job, since int64, err error) {
 	return j, s.since, err
 }
 
-// cleave takes a head and a record apart that are kept in one.
+// cleave takes a head and a record apart that are kept in one, behind the job's lane.
 func cleave(s string) (head, record string, err error) {
-	if len(s) < 2 {
+	const lengths = 6
+	if len(s) < lengths {
 		return "", "", fmt.Errorf("a job of %d bytes", len(s))
 	}
-	n := int(s[0])<<8 | int(s[1])
-	if n > len(s)-2 {
-		return "", "", fmt.Errorf("a job of %d bytes, whose head should have %d", len(s), n)
+	lane, n := number([]byte(s[:4])), number([]byte(s[4:lengths]))
+	s = s[lengths:]
+	if lane+n > int64(len(s)) {
+		return "", "", fmt.Errorf("a job of %d bytes, whose lane and head should have %d", len(s), lane+n)
 	}
-	return s[2:][:n], s[2+n:], nil
+	return s[lane:][:n], s[lane+n:], nil
 }
 
 // laneOf names a job's lane: a job without a key has one of its own.

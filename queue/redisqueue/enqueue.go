@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/breakwater-go/breakwater/queue"
 )
@@ -65,8 +66,8 @@ func (b *Broker) Enqueue(ctx context.Context, name string, in queue.Batch) ([]qu
 		s.bytes += len(record)
 		s.args = accept(s.args, &in.Jobs[i], record)
 	}
-	if err := b.founded(ctx); err != nil {
-		return nil, err
+	if b.err != nil {
+		return nil, b.err
 	}
 	for p, s := range shares {
 		if s != nil {
@@ -181,7 +182,7 @@ func (l *line) send(taken []*batch) {
 	}
 	ctx, cancel := anyOf(taken)
 	defer cancel()
-	v, err := l.b.try(ctx, enqueueScript, l.place.partition, l.place.queue, args, lossy)
+	v, err := l.b.try(ctx, enqueueScript, l.place.partition, l.place.queue, args)
 	if err == nil {
 		r := reply{v: v}
 		answers := r.list()
@@ -203,21 +204,16 @@ func anyOf(taken []*batch) (context.Context, context.CancelFunc) {
 		return context.WithCancel(taken[0].ctx)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(taken[0].ctx))
-	left := make(chan struct{}, len(taken))
-	var stops []func() bool
-	for _, s := range taken {
-		stops = append(stops, context.AfterFunc(s.ctx, func() { left <- struct{}{} }))
-	}
-	go func() { // ends with ctx
-		for range taken {
-			select {
-			case <-left:
-			case <-ctx.Done():
-				return
+	var left atomic.Int64
+	left.Store(int64(len(taken)))
+	stops := make([]func() bool, len(taken))
+	for i, s := range taken {
+		stops[i] = context.AfterFunc(s.ctx, func() {
+			if left.Add(-1) == 0 {
+				cancel()
 			}
-		}
-		cancel()
-	}()
+		})
+	}
 	return ctx, func() {
 		for _, stop := range stops {
 			stop()

@@ -1,361 +1,18 @@
 package redisqueue
 
 import (
-	"cmp"
 	"context"
-	"errors"
+	"crypto/rand"
 	"fmt"
-	"maps"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/breakwater-go/breakwater/queue"
 )
 
-const (
-	pageLimit = 100 // of a listing that names none
-	scanCount = 1000
-	readJobs  = 256 // elements of a lane in one command: two a job
-)
-
-// Queues implements [queue.Operator].
-func (b *Broker) Queues(ctx context.Context) ([]string, error) {
-	found := map[string]bool{}
-	for p := range b.parts {
-		names, err := b.names(ctx, p)
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range names {
-			if found[name] {
-				continue
-			}
-			s, limits, err := b.stats(ctx, name, p)
-			if err != nil {
-				return nil, err
-			}
-			if s.Jobs+s.Held+s.Scheduled+s.Dead+s.Parked+limits > 0 || s.Paused {
-				found[name] = true
-			}
-		}
-	}
-	return slices.Sorted(maps.Keys(found)), nil
-}
-
-// names are the queues that a partition has ever had.
-func (b *Broker) names(ctx context.Context, p int) ([]string, error) {
-	if err := b.ready(ctx); err != nil {
-		return nil, err
-	}
-	names, err := b.client.SMembers(ctx, b.parts[p].prefix+"queues").Result()
-	if err != nil {
-		return nil, fmt.Errorf("redisqueue: list the queues: %w", err)
-	}
-	for i := range names {
-		names[i] = unescape.Replace(names[i])
-	}
-	return names, nil
-}
-
-// Stats implements [queue.Operator].
-func (b *Broker) Stats(ctx context.Context, name string) (queue.Stats, error) {
-	var all queue.Stats
-	for p := range b.parts {
-		s, _, err := b.stats(ctx, name, p)
-		if err != nil {
-			return queue.Stats{}, err
-		}
-		all.Jobs += s.Jobs
-		all.Held += s.Held
-		all.Waiting += s.Waiting
-		all.Scheduled += s.Scheduled
-		all.Dead += s.Dead
-		all.Parked += s.Parked
-		all.Paused = all.Paused || s.Paused
-		if s.Now.After(all.Now) {
-			all.Now = s.Now
-		}
-	}
-	return all, nil
-}
-
-func (b *Broker) stats(ctx context.Context, name string, p int) (s queue.Stats, limits int, err error) {
-	v, err := b.run(ctx, statsScript, p, name)
-	if err != nil {
-		return s, 0, err
-	}
-	r := reply{v: v}
-	s = queue.Stats{
-		Jobs: r.at(0).int(), Held: r.at(1).int(), Waiting: r.at(2).int(), Scheduled: r.at(3).int(), Dead: r.at(4).int(),
-		Parked: r.at(5).int(), Paused: r.at(6).int() == 1, Now: timeOf(r.at(7).int64()),
-	}
-	return s, r.at(8).int(), r.err(name)
-}
-
-// keys lists keys of a queue that begin with what, a page of what the server looks at; next is 0 at the end.
-func (b *Broker) keys(ctx context.Context, name string, p int, what string, cursor uint64) (found []string, next uint64, err error) {
-	node, err := b.node(ctx, p)
-	if err != nil {
-		return nil, 0, wrap(name, err)
-	}
-	prefix := b.key(name, p, what)
-	found, next, err = node.Scan(ctx, cursor, glob.Replace(prefix)+"*", scanCount).Result()
-	for i := range found {
-		found[i] = found[i][len(prefix):]
-	}
-	return found, next, wrap(name, err)
-}
-
-func (b *Broker) key(name string, p int, what string) string {
-	return b.parts[p].prefix + escape.Replace(name) + ":" + what
-}
-
-var glob = strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "]", `\]`)
-
-// Jobs implements [queue.Operator]. It reads all that the queue holds.
-func (b *Broker) Jobs(ctx context.Context, name string, filter queue.JobFilter) ([]queue.JobInfo, error) {
-	if err := b.ready(ctx); err != nil {
-		return nil, err
-	}
-	page := page{filter: filter, limit: cmp.Or(filter.Limit, pageLimit)}
-	for p := range b.parts {
-		if filter.Group != "" && p != b.partitionOf(filter.Group) {
-			continue
-		}
-		if err := b.jobs(ctx, name, p, &page); err != nil {
-			return nil, wrap(name, err)
-		}
-	}
-	return page.sorted(), nil
-}
-
-// page collects the first jobs by ID.
-type page struct {
-	filter queue.JobFilter
-	limit  int
-	found  []queue.JobInfo
-}
-
-func (g *page) add(head, record string, held bool, due float64) {
-	job, _, err := parseJob(head, record)
-	if err != nil {
-		return // a record of a newer format, or a damaged one: its worker reports it, and Check
-	}
-	f := g.filter
-	if f.Group != "" && f.Group != job.Group || f.Key != "" && f.Key != job.Key || f.Kind != "" && f.Kind != job.Kind || job.ID <= f.After {
-		return
-	}
-	info := queue.JobInfo{Job: job, State: queue.Pending}
-	switch {
-	case held:
-		info.State = queue.Processing
-	case job.Attempts+job.Crashes > 0:
-		info.State = queue.Retrying
-	}
-	if due > 0 {
-		info.Due = timeOf(int64(due))
-	}
-	if g.found = append(g.found, info); len(g.found) >= 4*g.limit+1000 {
-		g.found = g.sorted()
-	}
-}
-
-func (g *page) sorted() []queue.JobInfo {
-	slices.SortFunc(g.found, func(a, b queue.JobInfo) int { return strings.Compare(a.Job.ID, b.Job.ID) })
-	return slices.Clip(g.found[:min(len(g.found), g.limit)])
-}
-
-func (b *Broker) jobs(ctx context.Context, name string, p int, page *page) error {
-	held, err := b.set(ctx, b.key(name, p, "tok"))
-	if err != nil {
-		return err
-	}
-	gone, err := b.set(ctx, b.key(name, p, "gone"))
-	if err != nil {
-		return err
-	}
-	due := map[string]float64{}
-	var cursor uint64
-	for {
-		pairs, next, err := b.client.ZScan(ctx, b.key(name, p, "due"), cursor, "", scanCount).Result()
-		if err != nil {
-			return err
-		}
-		for i := 0; i+1 < len(pairs); i += 2 {
-			if due[pairs[i]], err = strconv.ParseFloat(pairs[i+1], 64); err != nil {
-				return err
-			}
-		}
-		if cursor = next; cursor == 0 {
-			break
-		}
-	}
-	prefix := "l:"
-	if page.filter.Group != "" {
-		prefix += strconv.Itoa(len(page.filter.Group))
-	}
-	for {
-		lanes, next, err := b.keys(ctx, name, p, prefix, cursor)
-		if err != nil {
-			return err
-		}
-		for _, lane := range lanes {
-			lane = prefix[2:] + lane
-			if page.filter.Group != "" && groupOf(lane) != page.filter.Group {
-				continue
-			}
-			for from := int64(0); ; from += readJobs {
-				jobs, err := b.client.LRange(ctx, b.key(name, p, "l:"+lane), from, from+readJobs-1).Result()
-				if err != nil {
-					return err
-				}
-				for i := 0; i+1 < len(jobs); i += 2 {
-					if len(gone) > 0 && gone[idOf(jobs[i+1])] {
-						continue
-					}
-					head := from == 0 && i == 0
-					at := 0.0
-					if head {
-						at = due["l"+lane]
-					}
-					page.add(jobs[i], jobs[i+1], head && held[lane], at)
-				}
-				if len(jobs) < readJobs {
-					break
-				}
-			}
-		}
-		if cursor = next; cursor == 0 {
-			break
-		}
-	}
-	for {
-		pairs, next, err := b.client.HScan(ctx, b.key(name, p, "sched"), cursor, "", scanCount).Result()
-		if err != nil {
-			return err
-		}
-		for i := 0; i+1 < len(pairs); i += 2 {
-			if head, record, err := cleave(pairs[i+1]); err == nil {
-				page.add(head, record, false, due["s"+pairs[i]])
-			}
-		}
-		if cursor = next; cursor == 0 {
-			return nil
-		}
-	}
-}
-
-func (b *Broker) set(ctx context.Context, key string) (map[string]bool, error) {
-	names, err := b.client.HKeys(ctx, key).Result()
-	return setOf(names), err
-}
-
-// idOf reads a job's ID off its record.
-func idOf(record string) string {
-	var j queue.Job
-	if j.UnmarshalBinary([]byte(record)) != nil {
-		return ""
-	}
-	return j.ID
-}
-
-// Dead implements [queue.Operator].
-func (b *Broker) Dead(ctx context.Context, name string, filter queue.DeadFilter) ([]queue.DeadLetter, error) {
-	if err := b.ready(ctx); err != nil {
-		return nil, err
-	}
-	n := cmp.Or(filter.Limit, pageLimit)
-	var found []queue.DeadLetter
-	for p := range b.parts {
-		letters, err := b.letters(ctx, name, p, filter, n)
-		if err != nil {
-			return nil, wrap(name, err)
-		}
-		found = append(found, letters...)
-	}
-	slices.SortFunc(found, func(a, b queue.DeadLetter) int {
-		return cmp.Or(a.At.Compare(b.At), strings.Compare(a.Job.ID, b.Job.ID))
-	})
-	return found[:min(len(found), n)], nil
-}
-
-// letters are the first n dead letters of a partition that a filter picks.
-func (b *Broker) letters(ctx context.Context, name string, p int, f queue.DeadFilter, n int) (found []queue.DeadLetter, err error) {
-	from, until := "-inf", "+inf"
-	if first := later(f.From, f.AfterTime); !first.IsZero() {
-		from = strconv.FormatInt(first.UnixMilli(), 10)
-	}
-	if !f.Until.IsZero() {
-		until = strconv.FormatInt(f.Until.UnixMilli(), 10)
-	}
-	for offset := int64(0); len(found) < n; offset += readJobs {
-		ids, err := b.client.ZRangeByScoreWithScores(ctx, b.key(name, p, "dead"), &redis.ZRangeBy{Min: from, Max: until, Offset: offset, Count: readJobs}).Result()
-		if err != nil || len(ids) == 0 {
-			return found, err
-		}
-		fields := make([]string, len(ids))
-		for i, z := range ids {
-			fields[i] = fmt.Sprint(z.Member)
-		}
-		records, err := b.client.HMGet(ctx, b.key(name, p, "deadrec"), fields...).Result()
-		if err != nil {
-			return found, err
-		}
-		for i, r := range records {
-			s, ok := r.(string)
-			if !ok {
-				continue // dropped meanwhile
-			}
-			d, _ := parseLetter(fields[i], s, int64(ids[i].Score)) // Check says what is wrong with one
-			if picks(f, d) && len(found) < n {
-				found = append(found, d)
-			}
-		}
-	}
-	return found, nil
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-// parseLetter reads a dead letter, with its payload. What can't be read can still be seen, and dropped.
-func parseLetter(id, s string, at int64) (d queue.DeadLetter, err error) {
-	d = queue.DeadLetter{Job: queue.Job{ID: id}, At: time.UnixMilli(at).UTC()}
-	n := 0
-	if len(s) >= 4 {
-		n = int(number([]byte(s[:4])))
-	}
-	if len(s) < 4 || n > len(s)-4 {
-		d.Error = "the record of this dead letter is damaged"
-		return d, errors.New(d.Error)
-	}
-	d.Error = s[4 : 4+n]
-	head, record, err := cleave(s[4+n:])
-	if err != nil {
-		return d, err
-	}
-	job, _, err := parseJob(head, record)
-	if err == nil {
-		d.Job = job
-	}
-	return d, err
-}
-
-func picks(f queue.DeadFilter, d queue.DeadLetter) bool {
-	if f.Group != "" && f.Group != d.Job.Group || f.Kind != "" && f.Kind != d.Job.Kind || f.Error != "" && !strings.Contains(d.Error, f.Error) ||
-		!f.From.IsZero() && d.At.Before(f.From) || !f.Until.IsZero() && !d.At.Before(f.Until) ||
-		len(f.IDs) > 0 && !slices.Contains(f.IDs, d.Job.ID) {
-		return false
-	}
-	return f.AfterTime.IsZero() || d.At.After(f.AfterTime) || d.At.Equal(f.AfterTime) && d.Job.ID > f.After
+// operate runs an operator's step. It has an ID, so that one which is sent again, by go-redis too, takes effect once and gets the same answer.
+func (b *Broker) operate(ctx context.Context, p int, name, what string, args ...any) (*reply, error) {
+	v, err := b.run(ctx, operateScript, p, name, append([]any{rand.Text(), what}, args...)...)
+	return &reply{v: v}, err
 }
 
 // Replay implements [queue.Operator].
@@ -372,17 +29,12 @@ func (b *Broker) each(ctx context.Context, name, what string, ids []string) (int
 	if len(ids) > stepIDs {
 		return 0, fmt.Errorf("redisqueue: %d ids in one step; at most %d", len(ids), stepIDs)
 	}
-	args := []any{what}
-	for _, id := range ids {
-		args = append(args, id)
-	}
 	n := 0
 	for p := range b.parts {
-		v, err := b.run(ctx, operateScript, p, name, args...)
+		r, err := b.operate(ctx, p, name, what, anys(ids)...)
 		if err != nil {
 			return n, err
 		}
-		r := reply{v: v}
 		n += r.int()
 		if err := r.err(name); err != nil {
 			return n, err
@@ -391,77 +43,21 @@ func (b *Broker) each(ctx context.Context, name, what string, ids []string) (int
 	return n, nil
 }
 
-// Status implements [queue.Operator].
-func (b *Broker) Status(ctx context.Context, name, id string) (s queue.Status, err error) {
-	var found queue.Status
-	err = within(ctx, func(ctx context.Context) (err error) {
-		found, err = b.status(ctx, name, id)
-		return err
-	})
-	if err == nil {
-		s = found // else it may still be written
+func anys(names []string) []any {
+	list := make([]any, len(names))
+	for i, name := range names {
+		list[i] = name
 	}
-	return s, err
-}
-
-func (b *Broker) status(ctx context.Context, name, id string) (queue.Status, error) {
-	if err := b.ready(ctx); err != nil {
-		return queue.Status{}, err
-	}
-	for p := range b.parts {
-		h, err := b.client.HGetAll(ctx, b.key(name, p, "st:"+id)).Result()
-		if err != nil {
-			return queue.Status{}, wrap(name, err)
-		}
-		if len(h) > 0 {
-			s, err := parseStatus(id, h)
-			return s, wrap(name, err)
-		}
-	}
-	return queue.Status{}, fmt.Errorf("%w: %s", queue.ErrUnknownJob, id)
-}
-
-func parseStatus(id string, h map[string]string) (queue.Status, error) {
-	var failed error
-	number := func(field string) int64 {
-		if h[field] == "" {
-			return 0
-		}
-		n, err := strconv.ParseFloat(h[field], 64)
-		failed = errors.Join(failed, err)
-		return int64(n)
-	}
-	s := queue.Status{
-		ID: id, Kind: h["k"], Group: h["g"], State: queue.State(h["s"]), Attempts: int(number("a")), Crashes: int(number("c")),
-		Percent: int(number("p")), Note: h["t"], Error: h["e"], Since: timeOf(number("i")),
-	}
-	switch {
-	case s.State != "":
-		s.Ended = timeOf(number("x"))
-		if r, ok := h["r"]; ok && s.State == queue.Succeeded {
-			s.Result = []byte(r)
-		}
-	case h["run"] == "1":
-		s.State = queue.Processing
-	case s.Attempts+s.Crashes > 0:
-		s.State = queue.Retrying
-	default:
-		s.State = queue.Pending
-	}
-	if failed != nil {
-		return s, fmt.Errorf("the status of job %s is damaged: %w", id, failed)
-	}
-	return s, nil
+	return list
 }
 
 // Cancel implements [queue.Operator].
 func (b *Broker) Cancel(ctx context.Context, name, id string) (queue.State, error) {
 	for p := range b.parts {
-		v, err := b.run(ctx, operateScript, p, name, "cancel", id)
+		r, err := b.operate(ctx, p, name, "cancel", id)
 		if err != nil {
 			return "", err
 		}
-		r := reply{v: v}
 		if state := r.text(); state != "" || *r.flag() {
 			return queue.State(state), r.err(name)
 		}
@@ -481,7 +77,7 @@ func (b *Broker) Resume(ctx context.Context, name string) error {
 
 func (b *Broker) everywhere(ctx context.Context, name, what string) error {
 	for p := range b.parts {
-		if _, err := b.run(ctx, operateScript, p, name, what); err != nil {
+		if _, err := b.operate(ctx, p, name, what); err != nil {
 			return err
 		}
 	}
@@ -490,12 +86,12 @@ func (b *Broker) everywhere(ctx context.Context, name, what string) error {
 
 // Park implements [queue.Operator].
 func (b *Broker) Park(ctx context.Context, name, group string, d time.Duration) error {
-	_, err := b.run(ctx, operateScript, b.partitionOf(group), name, "park", group, micros(d))
+	_, err := b.operate(ctx, b.partitionOf(group), name, "park", group, micros(d))
 	return err
 }
 
 // Limit implements [queue.Operator].
 func (b *Broker) Limit(ctx context.Context, name, group string, limits queue.Limits) error {
-	_, err := b.run(ctx, operateScript, b.partitionOf(group), name, "limit", group, limits.Cap, limits.Weight)
+	_, err := b.operate(ctx, b.partitionOf(group), name, "limit", group, limits.Cap, limits.Weight)
 	return err
 }

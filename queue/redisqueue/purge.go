@@ -31,8 +31,12 @@ var stages = [...]string{"dead", "sched", "lane", "sched", "dead", "st", "d"}
 
 // Purge implements [queue.Operator]. It looks through all keys of the servers, with SCAN, at least twice.
 func (b *Broker) Purge(ctx context.Context, name string, filter queue.PurgeFilter) (queue.Purged, error) {
-	if err := b.ready(ctx); err != nil {
-		return queue.Purged{}, err
+	return within(ctx, func(ctx context.Context) (queue.Purged, error) { return b.purge(ctx, name, filter) })
+}
+
+func (b *Broker) purge(ctx context.Context, name string, filter queue.PurgeFilter) (queue.Purged, error) {
+	if b.err != nil {
+		return queue.Purged{}, b.err
 	}
 	var s sweep
 	if filter.Cursor == "" {
@@ -101,16 +105,11 @@ func (b *Broker) sweep(ctx context.Context, name string, f queue.PurgeFilter, s 
 	}
 	for len(names) > 0 {
 		n := min(len(names), stepIDs)
-		args := []any{"purge", s.UpTo[p], f.Group, f.Key, f.Kind, where}
-		for _, id := range names[:n] {
-			args = append(args, id)
-		}
-		names = names[n:]
-		v, err := b.run(ctx, operateScript, p, name, args...)
+		r, err := b.operate(ctx, p, name, "purge", append([]any{s.UpTo[p], f.Group, f.Key, f.Kind, where}, anys(names[:n])...)...)
 		if err != nil {
 			return erased, err
 		}
-		r := reply{v: v}
+		names = names[n:]
 		erased += r.int()
 		s.Erased = s.Erased || r.int() > 0
 		if err := r.err(name); err != nil {
@@ -125,11 +124,10 @@ func (b *Broker) sweep(ctx context.Context, name string, f queue.PurgeFilter, s 
 
 func (b *Broker) sweepLane(ctx context.Context, name string, f queue.PurgeFilter, s *sweep) (int, error) {
 	p := s.Partition
-	v, err := b.run(ctx, operateScript, p, name, "purge", s.UpTo[p], f.Group, f.Key, f.Kind, "lane", string(s.Lanes[0]), s.From)
+	r, err := b.operate(ctx, p, name, "purge", s.UpTo[p], f.Group, f.Key, f.Kind, "lane", string(s.Lanes[0]), s.From)
 	if err != nil {
 		return 0, err
 	}
-	r := reply{v: v}
 	erased := r.at(0).int()
 	s.Erased = s.Erased || erased > 0
 	if s.From = r.at(1).int(); s.From < 0 {

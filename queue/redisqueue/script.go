@@ -33,20 +33,23 @@ var (
 	//go:embed lua/stats.lua
 	statsText string
 
-	enqueueScript = newScript(enqueueText)
-	claimScript   = newScript(claimText)
-	extendScript  = newScript(extendText)
-	operateScript = newScript(operateText)
-	statsScript   = newScript(statsText)
+	enqueueScript = newScript(enqueueText, lossy)
+	claimScript   = newScript(claimText, retryable) // what is lost its worker sends again
+	extendScript  = newScript(extendText, retryable)
+	operateScript = newScript(operateText, lossy)
+	statsScript   = newScript(statsText, retryable)
 )
 
 // script is one step of the machine.
-type script struct{ text, hash string }
+type script struct {
+	text, hash string
+	again      func(error) bool // whether it is sent again after an error
+}
 
-func newScript(text string) *script {
+func newScript(text string, again func(error) bool) *script {
 	text = machineText + "\n" + text
 	sum := sha1.Sum([]byte(text)) //nolint:gosec // as above
-	return &script{text, hex.EncodeToString(sum[:])}
+	return &script{text, hex.EncodeToString(sum[:]), again}
 }
 
 // retryFor is how long a step is tried again that the server could not begin: a slot on its way, a failover.
@@ -54,47 +57,50 @@ const retryFor = 5 * time.Second
 
 // run runs a script in a partition, until ctx ends at most: what is under way then goes on by itself.
 func (b *Broker) run(ctx context.Context, s *script, p int, name string, args ...any) (any, error) {
-	if !b.checked.Load() {
-		if err := within(ctx, b.ready); err != nil {
-			return nil, err
-		}
+	if b.err != nil {
+		return nil, b.err
 	}
+	return within(ctx, func(ctx context.Context) (any, error) {
+		v, err := b.try(ctx, s, p, name, args)
+		return v, wrap(name, err)
+	})
+}
+
+// within runs do until ctx ends at most: go-redis does not look at ctx while it reads. What is left of do ends with the client's own
+// timeouts.
+func within[T any](ctx context.Context, do func(context.Context) (T, error)) (T, error) {
 	type result struct {
-		v   any
+		v   T
 		err error
 	}
 	done := make(chan result, 1)
 	go func() {
-		v, err := b.try(ctx, s, p, name, args, retryable)
+		v, err := do(ctx)
 		done <- result{v, err}
 	}()
 	select {
 	case r := <-done:
-		return r.v, wrap(name, r.err)
+		return r.v, r.err
 	case <-ctx.Done():
-		return nil, wrap(name, context.Cause(ctx))
+		var none T
+		return none, fmt.Errorf("redisqueue: %w", context.Cause(ctx))
 	}
 }
 
-// within runs do until ctx ends at most: go-redis does not look at ctx while it reads. do goes on by itself.
-func within(ctx context.Context, do func(context.Context) error) error {
-	done := make(chan error, 1)
-	go func() { done <- do(context.WithoutCancel(ctx)) }() // ends with the client's own timeouts
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("redisqueue: %w", context.Cause(ctx))
+// try sends a script, and again for as long as the script's again says so of the error. Enqueue and Claim found a space.
+func (b *Broker) try(ctx context.Context, s *script, p int, name string, args []any) (any, error) {
+	prepare := b.ready
+	if s == enqueueScript || s == claimScript {
+		prepare = b.found
 	}
-}
-
-// try sends a script, and again while again says so of the error.
-func (b *Broker) try(ctx context.Context, s *script, p int, name string, args []any, again func(error) bool) (any, error) {
+	if err := prepare(ctx, p); err != nil {
+		return nil, err
+	}
 	args = append([]any{escape.Replace(name)}, args...)
 	begin := time.Now()
 	for n := 0; ; n++ {
 		v, err := b.send(ctx, s, p, args)
-		if err == nil || !again(err) || ctx.Err() != nil || time.Since(begin) > retryFor {
+		if err == nil || !s.again(err) || ctx.Err() != nil || time.Since(begin) > retryFor {
 			return v, err
 		}
 		if c, ok := b.client.(*redis.ClusterClient); ok {
@@ -180,7 +186,7 @@ func wrap(name string, err error) error {
 		return fmt.Errorf("redisqueue: queue %q: Redis is at its maxmemory and refuses new jobs until there is room; workers go on: %w", name, err)
 	case redis.HasErrorPrefix(err, "NOPERM"):
 		return fmt.Errorf("redisqueue: queue %q: the Redis user may not do what is needed (docs/redis.md prints its ACL): %w", name, err)
-	case strings.Contains(err.Error(), "FORMAT "): // of our own error(), to which Redis adds the place
+	case redis.HasErrorPrefix(err, "NEWERFORMAT"): // lua/machine.lua
 		return fmt.Errorf("redisqueue: queue %q: its keys were written by a later version of this module: update this process: %w", name, errors.Join(queue.ErrNewerFormat, err))
 	default:
 		return fmt.Errorf("redisqueue: queue %q: %w", name, err)

@@ -13,87 +13,79 @@ import (
 // ErrServer is wrapped by the error for a server that can't keep a queue: too old, or set to evict keys.
 var ErrServer = errors.New("redisqueue: this server can't keep a queue")
 
-// founded is found, until ctx ends at most.
-func (b *Broker) founded(ctx context.Context) error {
-	if b.agreed.Load() {
-		return nil
-	}
-	return within(ctx, b.found)
-}
-
-// found sees to it, before the first Enqueue or Claim, that the space notes its number of partitions. Whoever only looks notes nothing.
-func (b *Broker) found(ctx context.Context) error {
-	if b.agreed.Load() {
-		return nil
-	}
-	if err := b.ready(ctx); err != nil || b.agreed.Load() {
-		return err
-	}
-	if err := b.client.SetNX(ctx, b.partitionsKey(), len(b.parts), 0).Err(); err != nil {
-		return fmt.Errorf("redisqueue: note how many partitions space %q has: %w", b.cfg.Space, err)
-	}
-	return b.agree(ctx)
-}
-
-// ready looks at the servers before the first use, until they are fit.
-func (b *Broker) ready(ctx context.Context) error {
-	if b.checked.Load() {
-		return nil
-	}
-	if b.err != nil {
-		return b.err
-	}
-	select {
-	case b.checking <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("redisqueue: look at the server: %w", context.Cause(ctx))
-	}
-	defer func() { <-b.checking }()
-	if b.checked.Load() {
-		return nil
-	}
-	seen := map[string]bool{}
-	for p := range b.parts {
-		node, err := b.node(ctx, p)
-		if err != nil {
-			return fmt.Errorf("redisqueue: find the server of partition %d: %w", p, err)
-		}
-		addr := node.Options().Addr
-		if seen[addr] {
-			continue
-		}
-		seen[addr] = true
-		if err := b.look(ctx, node, addr); err != nil {
-			return err
-		}
-	}
-	if err := b.agree(ctx); err != nil {
-		return err
-	}
-	b.checked.Store(true)
-	return nil
-}
-
 // ErrPartitions is wrapped by the error for a space that was made with another number of partitions: groups would be looked for where
 // they are not.
 var ErrPartitions = errors.New("redisqueue: Config.Partitions does not fit the space")
 
-func (b *Broker) partitionsKey() string { return b.parts[0].prefix + "partitions" }
-
-// agree compares Config.Partitions with what the space was made with, if it was.
-func (b *Broker) agree(ctx context.Context) error {
-	n, err := b.client.Get(ctx, b.partitionsKey()).Int()
-	if errors.Is(err, redis.Nil) {
+// found sees to it, before the first Enqueue or Claim in a partition, that the space's number of partitions is noted. Whoever only looks
+// notes nothing. The first partition decides; each has a copy, so that one which is away does not keep anybody from the others.
+func (b *Broker) found(ctx context.Context, p int) error {
+	if b.parts[p].noted.Load() {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("redisqueue: ask how many partitions space %q has: %w", b.cfg.Space, err)
+	if err := b.ready(ctx, p); err != nil || b.parts[p].noted.Load() {
+		return err
 	}
-	if n != len(b.parts) {
-		return fmt.Errorf("%w: space %q has %d and not %d; docs/redis.md says how to change that", ErrPartitions, b.cfg.Space, n, len(b.parts))
+	for _, at := range []int{0, p} {
+		if err := b.client.SetNX(ctx, b.partitionsKey(at), len(b.parts), 0).Err(); err != nil {
+			return fmt.Errorf("redisqueue: note how many partitions space %q has: %w", b.cfg.Space, err)
+		}
+		if _, err := b.agrees(ctx, at); err != nil {
+			return err
+		}
 	}
-	b.agreed.Store(true)
+	b.parts[p].noted.Store(true)
 	return nil
+}
+
+// ready looks at a partition before its first use, until all is well.
+func (b *Broker) ready(ctx context.Context, p int) error {
+	part := b.parts[p]
+	if part.ready.Load() {
+		return nil
+	}
+	select {
+	case part.looking <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-part.looking }()
+	if part.ready.Load() {
+		return nil
+	}
+	node, err := b.node(ctx, p)
+	if err != nil {
+		return fmt.Errorf("redisqueue: find the server of partition %d: %w", p, err)
+	}
+	if err := b.look(ctx, node); err != nil {
+		return err
+	}
+	noted, err := b.agrees(ctx, p)
+	if err == nil && !noted {
+		_, err = b.agrees(ctx, 0)
+	}
+	if err != nil {
+		return err
+	}
+	part.noted.Store(noted)
+	part.ready.Store(true)
+	return nil
+}
+
+func (b *Broker) partitionsKey(p int) string { return b.parts[p].prefix + "partitions" }
+
+// agrees compares Config.Partitions with what a partition has noted, if it has.
+func (b *Broker) agrees(ctx context.Context, p int) (noted bool, err error) {
+	n, err := b.client.Get(ctx, b.partitionsKey(p)).Int()
+	switch {
+	case errors.Is(err, redis.Nil):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("redisqueue: ask how many partitions space %q has: %w", b.cfg.Space, err)
+	case n != len(b.parts):
+		return false, fmt.Errorf("%w: space %q has %d and not %d; docs/redis.md says how to change that", ErrPartitions, b.cfg.Space, n, len(b.parts))
+	}
+	return true, nil
 }
 
 // node is the server that has a partition.
@@ -109,10 +101,15 @@ func (b *Broker) node(ctx context.Context, p int) (*redis.Client, error) {
 }
 
 // look asks a server what it is by INFO, which managed services allow where they have no CONFIG.
-func (b *Broker) look(ctx context.Context, node *redis.Client, addr string) error {
+func (b *Broker) look(ctx context.Context, node *redis.Client) error {
+	addr := node.Options().Addr
+	if _, fit := b.fit.Load(addr); fit {
+		return nil
+	}
 	text, err := node.Info(ctx).Result()
 	if redis.HasErrorPrefix(err, "NOPERM") || redis.HasErrorPrefix(err, "ERR unknown command") {
 		b.log.Warn("redisqueue: the server does not say what it is (INFO): whether it evicts keys, and whether it keeps them on its disk, is unknown", "addr", addr)
+		b.fit.Store(addr, true)
 		return nil
 	}
 	if err != nil {
@@ -124,7 +121,11 @@ func (b *Broker) look(ctx context.Context, node *redis.Client, addr string) erro
 			info[name] = value
 		}
 	}
-	return b.judge(info, addr)
+	if err := b.judge(info, addr); err != nil {
+		return err
+	}
+	b.fit.Store(addr, true)
+	return nil
 }
 
 func (b *Broker) judge(info map[string]string, addr string) error {

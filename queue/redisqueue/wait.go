@@ -27,9 +27,6 @@ func (b *Broker) Wait(ctx context.Context, name string, partition int) error {
 	if err := b.part(partition); err != nil {
 		return err
 	}
-	if err := b.ready(ctx); err != nil {
-		return err
-	}
 	at := place{name, partition}
 	b.mu.Lock()
 	w := b.waiters[at]
@@ -53,7 +50,10 @@ func (b *Broker) Wait(ctx context.Context, name string, partition int) error {
 
 func (b *Broker) wait(ctx context.Context, at place, w *waiter) {
 	key := b.parts[at.partition].prefix + escape.Replace(at.queue) + ":wake"
-	err := b.client.BZPopMin(ctx, waitFor, key).Err()
+	err := b.ready(ctx, at.partition)
+	if err == nil {
+		err = b.client.BZPopMin(ctx, waitFor, key).Err()
+	}
 	woken := err == nil
 	if errors.Is(err, redis.Nil) {
 		err = nil // nothing happened for waitFor

@@ -3,12 +3,15 @@
 -- park, error, its beginning for the history, percent or nothing, note, result or nothing (1 and it), how many jobs follow, each: queue, job.
 call('DEL', KEYS[1]) -- a full Redis lets a script that has begun with this go on
 local q = open(ARGV[1])
+if not q then
+	return NEWER
+end
 local process, number, again = ARGV[2], tonumber(ARGV[3]), ARGV[5] == '1'
 local lease, max, every = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local prefix = process .. '.' .. ARGV[4] .. '.'
 local out = {lost = {}, died = {}, enq = {}, jobs = {}}
 
-local ACK, RETRY, SNOOZE, KILL, RELEASE = 1, 2, 3, 4, 5
+local ACK, RETRY, SNOOZE, RELEASE = 1, 2, 3, 5 -- queue.Action
 
 -- settle ends a lease. s is where the settlement stands in ARGV; nil gives the lane back.
 local function settle(lane, t, s)
@@ -27,11 +30,10 @@ local function settle(lane, t, s)
 	unlease(q, lane, g)
 	local i
 	if mark or t.id or action ~= ACK and action ~= RELEASE then
-		local h, r = head(q, lane)
-		if not h then
+		i = first(q, lane)
+		if not i then
 			return -- somebody has deleted it
 		end
-		i = info(h, r)
 	end
 	if mark then
 		call('HDEL', q.k .. 'gone', i.id)
@@ -49,8 +51,8 @@ local function settle(lane, t, s)
 			flush_gone(q) -- one of them may enter a lane that this has emptied
 			local f = s + 10
 			for _ = 1, tonumber(ARGV[s + 9]) do
-				local first = accept(open(ARGV[f]), f + 1)
-				out.enq[#out.enq + 1] = {first or id_of(ARGV[f + 1]), first and 1 or 0}
+				local before = accept(open(ARGV[f]), f + 1)
+				out.enq[#out.enq + 1] = {before or id_of(ARGV[f + 1]), before and 1 or 0}
 				f = f + 1 + ACCEPT
 			end
 		end
@@ -82,7 +84,7 @@ local function settle(lane, t, s)
 					append(q, lane, i.h, i.r)
 				end
 			else
-				set(q, lane, i)
+				set(q, i)
 				moved(q, i, lane)
 				wait(q, lane, after)
 			end
@@ -94,12 +96,10 @@ local function settle(lane, t, s)
 				moved(q, i, lane)
 				wait(q, lane, after)
 			end
-		elseif action == KILL then
+		else -- a Kill
 			rewrite(q, i, ARGV[s + 5])
 			pop(q, lane)
 			die(q, i, err, out)
-		else
-			error('no action ' .. tostring(action))
 		end
 	end
 	if q.limits > 0 then
@@ -115,11 +115,10 @@ local function crashed(lane)
 	local g = split(lane)
 	local mark = marked(q, lane)
 	unlease(q, lane, g)
-	local h, r = head(q, lane)
-	if not h then
+	local i = first(q, lane)
+	if not i then
 		return -- somebody has deleted it
 	end
-	local i = info(h, r)
 	if mark then
 		call('HDEL', q.k .. 'gone', i.id)
 		q.gone = q.gone - 1
@@ -134,7 +133,7 @@ local function crashed(lane)
 			pop(q, lane)
 			die(q, i, format('crashed its worker %d times', i.crashes), out)
 		else
-			set(q, lane, i)
+			set(q, i)
 			moved(q, i, lane)
 			ready_tail(q, lane)
 		end
@@ -160,10 +159,9 @@ local function take_up()
 					local e = call('HGET', q.k .. 'sched', name)
 					if e then
 						call('HDEL', q.k .. 'sched', name)
-						local i = info(cleave(e))
-						local lane = lane_of(i)
-						moved(q, i, lane)
-						append(q, lane, i.h, i.r)
+						local i = cleave(e)
+						moved(q, i, i.lane)
+						append(q, i.lane, i.h, i.r)
 					end
 				end
 			end
@@ -291,7 +289,7 @@ local function take()
 		leave_now(r, g)
 		return 3
 	end
-	local h, rec = head(q, lane)
+	local h, rec = raw(q, lane)
 	if not h then -- somebody has deleted keys: what is left goes on
 		forget_rings()
 		sit(q, g)
@@ -299,6 +297,7 @@ local function take()
 	end
 	if late(q, h, rec) then
 		local i = info(h, rec)
+		i.lane = lane
 		forget_rings()
 		pop(q, lane)
 		die(q, i, 'deadline', out)
@@ -318,7 +317,7 @@ local function take()
 	tokens[#tokens + 1] = pack('>ddB', lease, claim, 0) .. token .. (id and '@' .. id or '')
 	ends[#ends + 1] = int(at(q, lease))
 	ends[#ends + 1] = lane
-		hold(q, g, 1)
+	hold(q, g, 1)
 	local jobs, at_job = out.jobs, #out.jobs
 	jobs[at_job + 1], jobs[at_job + 2], jobs[at_job + 3], jobs[at_job + 4] = lane, h, rec, at_job / 4
 	if q.limits > 0 then
@@ -366,7 +365,9 @@ for n = 1, nsettle do
 		a = a + 2
 	else
 		for f = 0, tonumber(ARGV[a + 9]) - 1 do
-			open(ARGV[a + 10 + f * (1 + ACCEPT)]) -- what can't be opened is refused before anything is changed
+			if not open(ARGV[a + 10 + f * (1 + ACCEPT)]) then
+				return NEWER
+			end
 		end
 		a = a + 10 + tonumber(ARGV[a + 9]) * (1 + ACCEPT)
 	end
@@ -381,9 +382,8 @@ if known then
 		for _, id in ipairs(last.died) do
 			local d = call('HGET', q.k .. 'deadrec', id)
 			if d then
-				local len = unpack_struct('>I4', d)
-				local i = info(cleave(sub(d, 5 + len)))
-				out.died[#out.died + 1] = {id, sub(d, 5, 4 + len), int(call('ZSCORE', q.k .. 'dead', id)), i.h, without_payload(i)}
+				local reason, i = letter(d)
+				out.died[#out.died + 1] = {id, reason, int(call('ZSCORE', q.k .. 'dead', id)), i.h, without_payload(i)}
 			end
 		end
 		local changed = false
@@ -394,7 +394,7 @@ if known then
 					settle(lane, t, nil) -- nobody gets what is left of a purged job
 					changed = true
 				else
-					local h, r = head(q, lane)
+					local h, r = raw(q, lane)
 					if h then
 						local at_job = #out.jobs
 						out.jobs[at_job + 1], out.jobs[at_job + 2], out.jobs[at_job + 3], out.jobs[at_job + 4] = lane, h, r, n - 1

@@ -2,6 +2,9 @@
 -- A batch that was seen in the last two minutes gets the same answer: its duplicates, by place.
 call('LPUSHX', KEYS[1], '') -- changes nothing, and is refused when there is no memory: all or none
 local q = open(ARGV[1])
+if not q then
+	return NEWER
+end
 ran(q)
 
 local ids, places = {}, {}
@@ -13,15 +16,7 @@ while a <= #ARGV do
 end
 places[#places + 1] = a + 2
 
-local minute = floor(q.now / 60000000)
-local seen = {}
-for m = minute - 2, minute do
-	local got = call('HMGET', q.k .. 'b:' .. m, unpack(ids))
-	for n = 1, #ids do
-		seen[n] = got[n] or seen[n]
-	end
-end
-
+local seen = recall(q, ids)
 local answers, kept, done = {}, {}, {}
 for n = 1, #ids do
 	seen[n] = seen[n] or done[ids[n]]
@@ -42,9 +37,7 @@ for n = 1, #ids do
 	answers[n] = seen[n]
 end
 if #kept > 0 then
-	local key = q.k .. 'b:' .. minute
-	many('HSET', key, kept)
-	call('PEXPIRE', key, 180000)
+	remember(q, kept)
 end
 close_all()
 return answers

@@ -1,6 +1,9 @@
 -- ARGV: queue, lease in µs, then for each token: it, percent or nothing, note. Answers the places of the lost and of the cancelled.
 call('DEL', KEYS[1])
 local q = open(ARGV[1])
+if not q then
+	return NEWER
+end
 ran(q)
 local lease = tonumber(ARGV[2])
 local lost, cancelled, ends = {}, {}, {}

@@ -1,23 +1,23 @@
 -- The machine of docs/queue.md over the keys of one partition. Every script begins with this text and works on the queues that it
 -- opens. KEYS are two guards that never exist: their hash tag says where the partition is, and two of them keep a script
--- from running where its keys are only half (DESIGN: docs/redis.md).
+-- from running where its keys are only half (docs/redis.md). A script reads all that may be refused before it writes: Redis undoes nothing.
 --
 -- Of a queue, with the prefix k:
 --   m          its meta record: the format of all that it keeps, and numbers, packed
---   (of the partition: queues SET of their names, ahead by how much its clock is ahead of the server's, in µs)
---   l:LANE     LIST of elements, the head first; the head stays until it is settled
+--   l:LANE     LIST of a lane's jobs, two elements each; the first job stays until it is settled
 --   r:CGROUP   LIST of a group's ready lanes of class C; R:CGROUP ZSET of those that were given back: they come first, by claim
 --   ring:C     ZSET of groups by turn
 --   lease      ZSET of leased lanes by the lease's end; tok HASH lane -> lease, claim, token: what is in both is leased
 --   held       HASH group -> leased lanes;  lim HASH group -> cap, weight;  used HASH class and group -> lanes of this turn
---   due        ZSET by time: l and a waiting lane, s and a scheduled job's number, p and a parked group;  sched HASH number -> element
---   dead       ZSET id by time;  deadrec HASH id -> error and element
---   gone       HASH id -> c or p: jobs in lanes that are cancelled or purged and leave when they are heads that nobody has
---   d:GROUPKEY dedupe, st:ID status, b:MINUTE HASH batch -> answer, a:PROCESS last answer: end by themselves;  wake ZSET: somebody should look
+--   due        ZSET by time: l and a waiting lane, s and a scheduled job's number, p and a parked group;  sched HASH number -> job
+--   dead       ZSET id by time;  deadrec HASH id -> error and job
+--   gone       HASH id -> c or p: jobs in lanes that are cancelled or purged and leave when they are the first and nobody has them
+--   d:GROUPKEY dedupe, st:ID status, b:MINUTE HASH batch or operator's call -> answer, a:PROCESS last answer: end by themselves;  wake ZSET: somebody should look
 -- LANE is the length of the group, l or b (L or B without a key), the group, the key (or the job's ID).
 -- A job is two elements: a head, which changes, and the record that it came with (record.go), which never does, and which scripts look
 -- into only where they must. A head is its format, flags, number, time, deadline in ms; once something has gone wrong also attempts, crashes and the
--- history. sched and deadrec have both in one: the head's length, the head, the record.
+-- history. sched and deadrec have all in one: the lengths of its lane and its head, the lane, the head, the record.
+-- Of the partition: queues SET of the queues' names, partitions how many the space has, ahead by how much its clock is ahead of the server's, in µs.
 
 local floor, format, sub, byte, find = math.floor, string.format, string.sub, string.byte, string.find
 local pack, unpack_struct = struct.pack, struct.unpack
@@ -73,19 +73,23 @@ end
 local queues = {}
 local order = {}
 
+-- NEWER is answered by a script that needs a queue of a later format; it has changed nothing then.
+local NEWER = redis.error_reply('NEWERFORMAT the keys of this queue')
+
+-- open reads a queue's meta record; nothing if a later version of this module has written it.
 local function open(name)
 	local q = queues[name]
 	if q then
 		return q
 	end
-	q = {k = P .. name .. ':', name = name, bump = 0, h = {}, hd = {}, tk = {}, gl = {}, gb = {}}
+	q = {k = P .. name .. ':', name = name, bump = 0, h = {}, hd = {}, tk = {}}
 	local m = call('GET', q.k .. 'm')
 	if m then
-		local found = byte(m, 1)
-		if found ~= FORMAT then
-			error('FORMAT ' .. found)
+		if byte(m) ~= FORMAT then
+			return nil
 		end
-		found, q.seq, q.turns, q.run, q.from, q.to, q.last, q.jobs, q.gone, q.released, q.parks, q.limits, q.paused = unpack_struct(META, m)
+		local _
+		_, q.seq, q.turns, q.run, q.from, q.to, q.last, q.jobs, q.gone, q.released, q.parks, q.limits, q.paused = unpack_struct(META, m)
 	else
 		q.seq, q.turns, q.run, q.from, q.to, q.last, q.jobs, q.gone, q.released, q.parks, q.limits, q.paused = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 		q.new = true
@@ -248,8 +252,8 @@ local function info(h, r)
 	}
 end
 
--- head reads the first job of a lane; nothing if there is none.
-local function head(q, lane)
+-- raw reads the head and record of a lane's first job; nothing if there is none.
+local function raw(q, lane)
 	local hr = call('LRANGE', q.k .. 'l:' .. lane, 0, 1)
 	if not hr[2] then
 		return nil
@@ -257,13 +261,37 @@ local function head(q, lane)
 	return hr[1], hr[2]
 end
 
+-- first reads a lane's first job; nothing if there is none.
+local function first(q, lane)
+	local h, r = raw(q, lane)
+	if not h then
+		return nil
+	end
+	local i = info(h, r)
+	i.lane = lane
+	return i
+end
+
 local function join(i)
-	return pack('>H', #i.h) .. i.h .. i.r
+	return pack('>I4H', #i.lane, #i.h) .. i.lane .. i.h .. i.r
 end
 
 local function cleave(s)
-	local n = unpack_struct('>H', s)
-	return sub(s, 3, 2 + n), sub(s, 3 + n)
+	local ok, lane, h = pcall(unpack_struct, '>I4H', s)
+	if not ok or #s < 6 + lane + h then
+		local i = info('', s)
+		i.lane = '0L' .. i.id
+		return i
+	end
+	local i = info(sub(s, 7 + lane, 6 + lane + h), sub(s, 7 + lane + h))
+	i.lane = sub(s, 7, 6 + lane)
+	return i
+end
+
+-- letter reads a dead letter: its error and job.
+local function letter(d)
+	local n = #d >= 4 and unpack_struct('>I4', d) or 0
+	return sub(d, 5, 4 + n), cleave(sub(d, 5 + n))
 end
 
 -- id_of reads the ID off a record.
@@ -274,8 +302,8 @@ local function id_of(r)
 	return (unpack_struct('>Hc0', r, 43))
 end
 
--- head_id is the ID of a lane's first job.
-local function head_id(q, lane)
+-- first_id is the ID of a lane's first job.
+local function first_id(q, lane)
 	local r = call('LINDEX', q.k .. 'l:' .. lane, 1)
 	return r and id_of(r)
 end
@@ -316,16 +344,13 @@ local function rewrite(q, i, text)
 end
 
 -- set writes a head that has changed.
-local function set(q, lane, i)
-	call('LSET', q.k .. 'l:' .. lane, 0, i.h)
+local function set(q, i)
+	call('LSET', q.k .. 'l:' .. i.lane, 0, i.h)
 end
 
 -- without_payload is the record of a dead letter as workers are told of it.
 local function without_payload(i)
-	if i.opaque or i.damaged then
-		return sub(i.r, 1, 64)
-	end
-	return sub(i.r, 1, i.payload - 1)
+	return sub(i.r, 1, i.payload and i.payload - 1 or 64) -- of one that can't be read, enough to say so
 end
 
 local function held(q, g)
@@ -531,14 +556,6 @@ local function append(q, lane, h, r)
 	end
 end
 
-local function lane_of(i)
-	local c = i.bulk and 'b' or 'l'
-	if i.key == '' then
-		return #i.group .. string.upper(c) .. i.group .. i.id
-	end
-	return #i.group .. c .. i.group .. i.key
-end
-
 -- shift takes a lane's first job away, and those after it that are cancelled. It says whether there is another one.
 local function shift(q, lane)
 	local key = q.k .. 'l:' .. lane
@@ -556,7 +573,7 @@ local function shift(q, lane)
 	end
 	call('LTRIM', key, 2, -1)
 	while q.gone > 0 do
-		local id = head_id(q, lane)
+		local id = first_id(q, lane)
 		if not id then
 			return false
 		end
@@ -716,7 +733,7 @@ local function marked(q, lane)
 	if q.gone == 0 then
 		return nil
 	end
-	local id = head_id(q, lane)
+	local id = first_id(q, lane)
 	return id and call('HGET', q.k .. 'gone', id) or nil
 end
 
@@ -760,6 +777,7 @@ local function accept(q, a)
 		end
 	end
 	local i = info(pack(HEAD, 1, flags, n, due, deadline), r)
+	i.lane = lane
 	if i.tracked then
 		track(q, i, lane)
 	end
@@ -771,4 +789,25 @@ local function accept(q, a)
 		append(q, lane, i.h, r)
 	end
 	return nil
+end
+
+-- What was answered to batches and operators' calls is remembered by the minute, for two to three minutes.
+
+local function recall(q, ids)
+	local answers = {}
+	local minute = floor(q.now / 60000000)
+	for m = minute - 2, minute do
+		local got = fields(q.k .. 'b:' .. m, ids)
+		for n = 1, #ids do
+			answers[n] = got[n] or answers[n]
+		end
+	end
+	return answers
+end
+
+-- remember takes IDs and answers in turn.
+local function remember(q, list)
+	local key = q.k .. 'b:' .. floor(q.now / 60000000)
+	many('HSET', key, list)
+	call('PEXPIRE', key, 180000)
 end

@@ -1,7 +1,14 @@
--- ARGV: queue, what to do, and its arguments.
+-- ARGV: queue, an ID of the call, what to do, and its arguments. A call that was seen in the last two minutes gets the same answer.
 call('DEL', KEYS[1])
 local q = open(ARGV[1])
-local what = ARGV[2]
+if not q then
+	return NEWER
+end
+local seen = recall(q, {ARGV[2]})[1]
+if seen then
+	return cmsgpack.unpack(seen)
+end
+local what = ARGV[3]
 
 -- vacate takes a lane's head away that nobody has.
 local function vacate(lane)
@@ -33,7 +40,7 @@ local function cancel(id)
 	if sub(where, 1, 1) == 's' then
 		unschedule(sub(where, 2))
 	else
-		if head_id(q, where) == id then
+		if first_id(q, where) == id then
 			if holder(q, where) then
 				q.gone = q.gone + call('HSET', q.k .. 'gone', id, 'c')
 				return 'processing'
@@ -66,7 +73,8 @@ local function bury_no_more(id)
 	end
 	call('ZREM', q.k .. 'dead', id)
 	call('HDEL', q.k .. 'deadrec', id)
-	return info(cleave(sub(d, 5 + unpack_struct('>I4', d))))
+	local _, i = letter(d)
+	return i
 end
 
 local function replay(id)
@@ -76,11 +84,10 @@ local function replay(id)
 	end
 	i.attempts, i.crashes, i.since = 0, 0, q.now
 	rewrite(q, i)
-	local lane = lane_of(i)
 	if i.tracked then
-		track(q, i, lane)
+		track(q, i, i.lane)
 	end
-	append(q, lane, i.h, i.r)
+	append(q, i.lane, i.h, i.r)
 	return 1
 end
 
@@ -154,10 +161,10 @@ end
 
 local answer = 0
 if what == 'cancel' then
-	answer = cancel(ARGV[3])
+	answer = cancel(ARGV[4])
 elseif what == 'replay' or what == 'drop' then
 	local f = what == 'replay' and replay or drop
-	for n = 3, #ARGV do
+	for n = 4, #ARGV do
 		answer = answer + f(ARGV[n])
 	end
 elseif what == 'pause' then
@@ -165,9 +172,9 @@ elseif what == 'pause' then
 elseif what == 'resume' then
 	q.paused = 0
 elseif what == 'park' then
-	park(q, ARGV[3], tonumber(ARGV[4]))
+	park(q, ARGV[4], tonumber(ARGV[5]))
 elseif what == 'limit' then
-	local g, cap, weight = ARGV[3], ARGV[4], ARGV[5]
+	local g, cap, weight = ARGV[4], ARGV[5], ARGV[6]
 	if cap == '0' and weight == '0' then
 		q.limits = q.limits - call('HDEL', q.k .. 'lim', g)
 		call('HDEL', q.k .. 'used', 'l' .. g, 'b' .. g)
@@ -176,15 +183,15 @@ elseif what == 'limit' then
 	end
 	sit(q, g)
 elseif what == 'purge' then
-	local upto, group, key, kind, where = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+	local upto, group, key, kind, where = tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 	if where == 'lane' then
-		answer = purge_lane(upto, group, key, kind, ARGV[8], tonumber(ARGV[9]))
+		answer = purge_lane(upto, group, key, kind, ARGV[9], tonumber(ARGV[10]))
 	else
-		for n = 8, #ARGV do
+		for n = 9, #ARGV do
 			local name = ARGV[n]
 			if where == 'sched' then
 				local e = call('HGET', q.k .. 'sched', name)
-				local i = e and info(cleave(e))
+				local i = e and cleave(e)
 				if i and picks(upto, group, key, kind, i) then
 					unschedule(name)
 					erase(i)
@@ -192,7 +199,10 @@ elseif what == 'purge' then
 				end
 			elseif where == 'dead' then
 				local d = call('HGET', q.k .. 'deadrec', name)
-				local i = d and info(cleave(sub(d, 5 + unpack_struct('>I4', d))))
+				local _, i
+				if d then
+					_, i = letter(d)
+				end
 				if i and picks(upto, group, key, kind, i) then
 					bury_no_more(name)
 					erase(i)
@@ -216,8 +226,7 @@ elseif what == 'purge' then
 			end
 		end
 	end
-else
-	error('no operation ' .. what)
 end
+remember(q, {ARGV[2], cmsgpack.pack(answer)})
 close_all(q)
 return answer
