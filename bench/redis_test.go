@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -14,7 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/breakwater-go/breakwater/internal/redisserver"
+	"github.com/breakwater-go/breakwater/internal/redisserver/redistest"
 	"github.com/breakwater-go/breakwater/queue"
 )
 
@@ -25,16 +24,10 @@ var tinyRedis = redisSizes{
 	stall: 10 * time.Second,
 }
 
-// redisBenchOf is a run over a server of its own. Where there is none to start the test is skipped, but for CI, where that fails.
+// redisBenchOf is a run over a server of its own.
 func redisBenchOf(t *testing.T, rep *report) *redisBench {
 	t.Helper()
-	s, err := redisserver.Start(t.TempDir())
-	if errors.Is(err, redisserver.ErrMissing) && os.Getenv("CI") == "" {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Kill()) })
-	b, err := newRedisBench(t.Context(), rep, s.Addr, tinyRedis)
+	b, err := newRedisBench(t.Context(), rep, redistest.Start(t).Addr, tinyRedis)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, errors.Join(b.close(), b.admin.Close())) })
 	return b

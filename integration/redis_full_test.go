@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/breakwater-go/breakwater/internal/redisserver/redistest"
 	"github.com/breakwater-go/breakwater/queue"
 	"github.com/breakwater-go/breakwater/queue/redisqueue"
 	"github.com/breakwater-go/breakwater/webhook"
@@ -22,7 +23,7 @@ import (
 // that is done there is room again.
 func TestBrokerOutOfMemoryRefusesTheEnqueueWholeAndWebhookAnswers503(t *testing.T) {
 	t.Parallel()
-	client := redis.NewClient(&redis.Options{Addr: startRedis(t, "--maxmemory", "8mb").Addr})
+	client := redis.NewClient(&redis.Options{Addr: redistest.Start(t, "--maxmemory", "8mb").Addr})
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
 	b := redisqueue.New(client, redisqueue.Config{})
 	q, err := queue.New(b, queue.Config{})

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/breakwater-go/breakwater/internal/redisserver/redistest"
 	"github.com/breakwater-go/breakwater/queue"
 	"github.com/breakwater-go/breakwater/queue/redisqueue"
 )
@@ -46,7 +47,7 @@ func redisWorker(args []string) error {
 // P4: "In order per key. Jobs of one group, class and ordering key run one at a time, in the order they entered their lane, retries included"
 func TestRedisWorkersAreKilled(t *testing.T) {
 	t.Parallel()
-	s := startRedis(t)
+	s := redistest.Start(t)
 	client := redis.NewClient(&redis.Options{Addr: s.Addr})
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
 	b := redisqueue.New(client, redisqueue.Config{})

@@ -2,11 +2,9 @@ package integration_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -19,22 +17,11 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
-	"github.com/breakwater-go/breakwater/internal/redisserver"
+	"github.com/breakwater-go/breakwater/internal/redisserver/redistest"
 	"github.com/breakwater-go/breakwater/queue"
 	"github.com/breakwater-go/breakwater/queue/brokertest"
 	"github.com/breakwater-go/breakwater/queue/redisqueue"
 )
-
-func startRedis(t testing.TB, args ...string) *redisserver.Server {
-	t.Helper()
-	s, err := redisserver.Start(t.TempDir(), args...)
-	if errors.Is(err, redisserver.ErrMissing) && os.Getenv("CI") == "" {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Kill()) })
-	return s
-}
 
 // proxied is a server behind a proxy that can do harm to connections.
 type proxied struct {
@@ -46,7 +33,7 @@ type proxied struct {
 
 func startProxied(t testing.TB) *proxied {
 	t.Helper()
-	s := startRedis(t)
+	s := redistest.Start(t)
 	api := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
 	p := &proxied{proxy: toxiproxy.NewProxy(api, t.Name(), "127.0.0.1:0", s.Addr)}
 	require.NoError(t, p.proxy.Start())

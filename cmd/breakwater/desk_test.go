@@ -2,8 +2,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/breakwater-go/breakwater/internal/redisserver"
+	"github.com/breakwater-go/breakwater/internal/redisserver/redistest"
 	"github.com/breakwater-go/breakwater/queue"
 	"github.com/breakwater-go/breakwater/queue/redisqueue"
 )
@@ -32,21 +31,9 @@ type desk struct {
 
 const orders = "orders"
 
-// start starts a private server. Where there is none to start the test is skipped, but for CI, where that fails.
-func start(t *testing.T, args ...string) *redisserver.Server {
-	t.Helper()
-	s, err := redisserver.Start(t.TempDir(), args...)
-	if errors.Is(err, redisserver.ErrMissing) && os.Getenv("CI") == "" {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Kill()) })
-	return s
-}
-
 func newDesk(t *testing.T) *desk {
 	t.Helper()
-	s := start(t)
+	s := redistest.Start(t)
 	client := redis.NewClient(&redis.Options{Addr: s.Addr})
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
 	d := &desk{t: t, server: s, client: client}

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/breakwater-go/breakwater/internal/redisserver/redistest"
 	"github.com/breakwater-go/breakwater/queue"
 	"github.com/breakwater-go/breakwater/queue/redisqueue"
 )
@@ -90,7 +91,7 @@ func TestUnreachable(t *testing.T) {
 
 func TestPasswordIsNotPrinted(t *testing.T) {
 	const secret = "hush:x@y/z"
-	s := start(t, "--requirepass", secret)
+	s := redistest.Start(t, "--requirepass", secret)
 	good := "redis://:" + url.QueryEscape(secret) + "@" + s.Addr
 	var out bytes.Buffer
 	ask := func(args ...string) error {
@@ -131,7 +132,7 @@ func TestPartitions(t *testing.T) {
 // Several addresses are those of a Cluster; its only node may be named twice.
 func TestCluster(t *testing.T) {
 	t.Parallel()
-	s := start(t, "--cluster-enabled", "yes")
+	s := redistest.Start(t, "--cluster-enabled", "yes")
 	client := redis.NewClient(&redis.Options{Addr: s.Addr})
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
 	require.NoError(t, client.ClusterAddSlotsRange(t.Context(), 0, 16383).Err())

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
-	"os/exec"
 	"testing"
 	"time"
 
@@ -12,22 +10,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/breakwater-go/breakwater/internal/redisserver"
+	"github.com/breakwater-go/breakwater/internal/redisserver/redistest"
 	"github.com/breakwater-go/breakwater/queue"
 )
-
-// needRedis skips a test where there is no redis-server, but for CI, where that fails.
-func needRedis(t *testing.T) {
-	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err != nil && os.Getenv("CI") == "" {
-		t.Skip(redisserver.ErrMissing)
-	}
-}
 
 // placed is a storm's place in a Redis of its own.
 func placed(t *testing.T) (o options, done func(wrong bool)) {
 	t.Helper()
-	needRedis(t)
+	redistest.Need(t)
 	o.Redis = startRedis
 	done, err := placeRedis(&o)
 	require.NoError(t, err)

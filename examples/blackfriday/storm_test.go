@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/breakwater-go/breakwater/internal/redisserver/redistest"
 )
 
 // machine is held by whoever plays a storm: two at once would only show that it is slow.
@@ -67,7 +69,7 @@ func TestStormKill(t *testing.T) {
 // The same with the queue in Redis, which is killed as well.
 func TestStormKillRedis(t *testing.T) {
 	t.Parallel()
-	needRedis(t)
+	redistest.Need(t)
 	b := play(t, "-redis", "start", "-kill", "-orders", "250", "-scale", "20")
 	assert.Positive(t, b.ServersCut)
 	assert.Positive(t, b.WorkerKills)

@@ -2,9 +2,7 @@ package redisqueue_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -14,30 +12,11 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/breakwater-go/breakwater/internal/redisserver"
+	"github.com/breakwater-go/breakwater/internal/redisserver/redistest"
 	"github.com/breakwater-go/breakwater/queue"
 	"github.com/breakwater-go/breakwater/queue/brokertest"
 	"github.com/breakwater-go/breakwater/queue/redisqueue"
 )
-
-// start starts a private server. Where there is none to start the test is skipped, but for CI, where that fails.
-func start(t testing.TB, args ...string) *redisserver.Server {
-	t.Helper()
-	s, err := redisserver.Start(t.TempDir(), args...)
-	if errors.Is(err, redisserver.ErrMissing) && os.Getenv("CI") == "" {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Kill()) })
-	return s
-}
-
-func dial(t testing.TB, addr string) *redis.Client {
-	t.Helper()
-	c := redis.NewClient(&redis.Options{Addr: addr})
-	t.Cleanup(func() { require.NoError(t, c.Close()) })
-	return c
-}
 
 var spaces atomic.Int64
 
@@ -68,7 +47,7 @@ func sleep(e brokertest.Engine, d time.Duration) {
 
 func TestRedis(t *testing.T) {
 	t.Parallel()
-	client := dial(t, start(t).Addr)
+	client := redistest.Dial(t, redistest.Start(t).Addr)
 	brokertest.Run(t, brokertest.Config{
 		New:       func(t testing.TB) brokertest.Engine { t.Helper(); return newTimed(t, client, 1) },
 		Sleep:     sleep,
@@ -78,7 +57,7 @@ func TestRedis(t *testing.T) {
 
 func TestRedisPartitions(t *testing.T) {
 	t.Parallel()
-	client := dial(t, start(t).Addr)
+	client := redistest.Dial(t, redistest.Start(t).Addr)
 	brokertest.Run(t, brokertest.Config{
 		New:       func(t testing.TB) brokertest.Engine { t.Helper(); return newTimed(t, client, 3) },
 		Sleep:     sleep,
@@ -89,7 +68,7 @@ func TestRedisPartitions(t *testing.T) {
 // TestQueueOfALaterVersionIsLeftAlone has keys of a format that this version does not know.
 func TestQueueOfALaterVersionIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	client := dial(t, start(t).Addr)
+	client := redistest.Dial(t, redistest.Start(t).Addr)
 	q, err := queue.New(redisqueue.New(client, redisqueue.Config{}), queue.Config{})
 	require.NoError(t, err)
 	_, err = q.Enqueue(t.Context(), queue.Job{Kind: "k"})
@@ -109,7 +88,7 @@ func TestQueueOfALaterVersionIsLeftAlone(t *testing.T) {
 // TestLargeJobsComeInSeveralAnswers has more payload than one answer should hold up a server for.
 func TestLargeJobsComeInSeveralAnswers(t *testing.T) {
 	t.Parallel()
-	client := dial(t, start(t).Addr)
+	client := redistest.Dial(t, redistest.Start(t).Addr)
 	b := redisqueue.New(client, redisqueue.Config{})
 	q, err := queue.New(b, queue.Config{})
 	require.NoError(t, err)
@@ -131,8 +110,8 @@ func TestLargeJobsComeInSeveralAnswers(t *testing.T) {
 // TestHintIsPassedOn has two processes wait, of which the first, woken, has no slot to claim for.
 func TestHintIsPassedOn(t *testing.T) {
 	t.Parallel()
-	addr := start(t).Addr
-	busy, idle := redisqueue.New(dial(t, addr), redisqueue.Config{}), redisqueue.New(dial(t, addr), redisqueue.Config{})
+	addr := redistest.Start(t).Addr
+	busy, idle := redisqueue.New(redistest.Dial(t, addr), redisqueue.Config{}), redisqueue.New(redistest.Dial(t, addr), redisqueue.Config{})
 	q, err := queue.New(busy, queue.Config{})
 	require.NoError(t, err)
 	wait := func(b *redisqueue.Broker) chan error {
@@ -142,7 +121,7 @@ func TestHintIsPassedOn(t *testing.T) {
 	}
 	blocked := func(n int) {
 		require.Eventually(t, func() bool {
-			return strings.Contains(dial(t, addr).Info(t.Context(), "clients").Val(), fmt.Sprintf("blocked_clients:%d\r", n))
+			return strings.Contains(redistest.Dial(t, addr).Info(t.Context(), "clients").Val(), fmt.Sprintf("blocked_clients:%d\r", n))
 		}, 5*time.Second, time.Millisecond)
 	}
 	first := wait(busy)
@@ -161,7 +140,7 @@ func TestHintIsPassedOn(t *testing.T) {
 // what is wrong.
 func TestDeletedKeysHurtOnlyThemselves(t *testing.T) {
 	t.Parallel()
-	client := dial(t, start(t).Addr)
+	client := redistest.Dial(t, redistest.Start(t).Addr)
 	b := redisqueue.New(client, redisqueue.Config{})
 	q, err := queue.New(b, queue.Config{})
 	require.NoError(t, err)

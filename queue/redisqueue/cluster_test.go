@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/breakwater-go/breakwater/internal/redisserver"
+	"github.com/breakwater-go/breakwater/internal/redisserver/redistest"
 	"github.com/breakwater-go/breakwater/queue"
 	"github.com/breakwater-go/breakwater/queue/brokertest"
 	"github.com/breakwater-go/breakwater/queue/redisqueue"
@@ -33,8 +34,8 @@ func startCluster(t testing.TB) (*cluster, *redis.ClusterClient) {
 	c := &cluster{}
 	var addrs []string
 	for i := range 3 {
-		s := start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--appendonly", "yes")
-		node := dial(t, s.Addr)
+		s := redistest.Start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--appendonly", "yes")
+		node := redistest.Dial(t, s.Addr)
 		c.servers = append(c.servers, s)
 		c.nodes, addrs = append(c.nodes, node), append(addrs, s.Addr)
 		id, err := node.Do(ctx, "cluster", "myid").Text()
@@ -192,7 +193,7 @@ func TestBulkEnqueueAcrossClusterSlotsReportsEachJob(t *testing.T) {
 // is empty.
 func TestPartitionsAreChanged(t *testing.T) {
 	t.Parallel()
-	client := dial(t, start(t).Addr)
+	client := redistest.Dial(t, redistest.Start(t).Addr)
 	before := redisqueue.New(client, redisqueue.Config{})
 	old, err := queue.New(before, queue.Config{})
 	require.NoError(t, err)

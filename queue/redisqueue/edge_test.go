@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/breakwater-go/breakwater/internal/redisserver/redistest"
 	"github.com/breakwater-go/breakwater/queue"
 	"github.com/breakwater-go/breakwater/queue/redisqueue"
 )
@@ -27,7 +28,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	client := dial(t, start(t).Addr)
+	client := redistest.Dial(t, redistest.Start(t).Addr)
 	b := redisqueue.New(client, redisqueue.Config{})
 	q, err := queue.New(b, queue.Config{})
 	require.NoError(t, err)
@@ -201,8 +202,8 @@ func TestScheduledForTheSameMomentKeepTheirOrder(t *testing.T) {
 // TestHungServerIsLeftWhenTheContextEnds has a server that does not answer at the first use.
 func TestHungServerIsLeftWhenTheContextEnds(t *testing.T) {
 	t.Parallel()
-	s := start(t)
-	q, err := queue.New(redisqueue.New(dial(t, s.Addr), redisqueue.Config{}), queue.Config{})
+	s := redistest.Start(t)
+	q, err := queue.New(redisqueue.New(redistest.Dial(t, s.Addr), redisqueue.Config{}), queue.Config{})
 	require.NoError(t, err)
 	require.NoError(t, s.Pause())
 	for name, call := range map[string]func(context.Context) error{

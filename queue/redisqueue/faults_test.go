@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/breakwater-go/breakwater/internal/redisserver"
+	"github.com/breakwater-go/breakwater/internal/redisserver/redistest"
 	"github.com/breakwater-go/breakwater/queue"
 	"github.com/breakwater-go/breakwater/queue/brokertest"
 	"github.com/breakwater-go/breakwater/queue/redisqueue"
@@ -28,8 +29,8 @@ func TestP1RedisIsKilled(t *testing.T) {
 	for _, sync := range []string{"always", "everysec"} { // what a process has written the system keeps, whenever the disk has it
 		t.Run(sync, func(t *testing.T) {
 			t.Parallel()
-			s := start(t, "--appendonly", "yes", "--appendfsync", sync)
-			l := brokertest.NewLoad(t, redisqueue.New(dial(t, s.Addr), redisqueue.Config{}))
+			s := redistest.Start(t, "--appendonly", "yes", "--appendfsync", sync)
+			l := brokertest.NewLoad(t, redisqueue.New(redistest.Dial(t, s.Addr), redisqueue.Config{}))
 			l.Work(2 * time.Second)
 			l.Work(2 * time.Second)
 			stop := l.Enqueue()
@@ -47,7 +48,7 @@ func TestP1RedisIsKilled(t *testing.T) {
 
 func TestRedisIsPausedForLongerThanALease(t *testing.T) {
 	t.Parallel()
-	s := start(t)
+	s := redistest.Start(t)
 	client := redis.NewClient(&redis.Options{Addr: s.Addr, ReadTimeout: time.Second})
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
 	l := brokertest.NewLoad(t, redisqueue.New(client, redisqueue.Config{}))
@@ -70,9 +71,9 @@ func TestRedisIsPausedForLongerThanALease(t *testing.T) {
 
 func TestScriptFlushAndReconnectMidBatchRepeatSafely(t *testing.T) {
 	t.Parallel()
-	s := start(t)
-	client := dial(t, s.Addr)
-	admin := dial(t, s.Addr)
+	s := redistest.Start(t)
+	client := redistest.Dial(t, s.Addr)
+	admin := redistest.Dial(t, s.Addr)
 	l := brokertest.NewLoad(t, redisqueue.New(client, redisqueue.Config{}))
 	l.Work(10 * time.Second)
 	stop := l.Enqueue()
@@ -90,7 +91,7 @@ func TestScriptFlushAndReconnectMidBatchRepeatSafely(t *testing.T) {
 
 func TestBlockingConnectionIsKilled(t *testing.T) {
 	t.Parallel()
-	client := dial(t, start(t).Addr)
+	client := redistest.Dial(t, redistest.Start(t).Addr)
 	l := brokertest.NewLoad(t, redisqueue.New(client, redisqueue.Config{}))
 	l.Work(30 * time.Second)
 	blocked := func() (ids []string) {
@@ -124,7 +125,7 @@ func TestBlockingConnectionIsKilled(t *testing.T) {
 // workers go on until there is room.
 func TestFullRedisRefusesWholeAndDrains(t *testing.T) {
 	t.Parallel()
-	client := dial(t, start(t, "--maxmemory", "12mb").Addr)
+	client := redistest.Dial(t, redistest.Start(t, "--maxmemory", "12mb").Addr)
 	b := redisqueue.New(client, redisqueue.Config{})
 	q, err := queue.New(b, queue.Config{})
 	require.NoError(t, err)
@@ -174,7 +175,7 @@ func TestFullRedisRefusesWholeAndDrains(t *testing.T) {
 func TestEvictionPolicyThatMayDropJobsIsRefusedAtStart(t *testing.T) {
 	t.Parallel()
 	for _, policy := range []string{"allkeys-lru", "volatile-ttl", "allkeys-random"} {
-		client := dial(t, start(t, "--maxmemory", "100mb", "--maxmemory-policy", policy).Addr)
+		client := redistest.Dial(t, redistest.Start(t, "--maxmemory", "100mb", "--maxmemory-policy", policy).Addr)
 		q, err := queue.New(redisqueue.New(client, redisqueue.Config{}), queue.Config{})
 		require.NoError(t, err)
 		_, err = q.Enqueue(t.Context(), queue.Job{Kind: "k"})
@@ -189,10 +190,10 @@ func TestEvictionPolicyThatMayDropJobsIsRefusedAtStart(t *testing.T) {
 // pair is a server's replica, a client that speaks to the primary, and what cuts the replica off and makes it the primary.
 func pair(t *testing.T) (replica *redisserver.Server, client *redis.Client, cutOff, promote func()) {
 	t.Helper()
-	a := start(t, always...)
+	a := redistest.Start(t, always...)
 	_, port, err := net.SplitHostPort(a.Addr)
 	require.NoError(t, err)
-	b := start(t, append([]string{"--replicaof", "127.0.0.1 " + port, "--repl-diskless-sync-delay", "0"}, always...)...)
+	b := redistest.Start(t, append([]string{"--replicaof", "127.0.0.1 " + port, "--repl-diskless-sync-delay", "0"}, always...)...)
 	var addr atomic.Pointer[string]
 	addr.Store(&a.Addr)
 	client = redis.NewClient(&redis.Options{
@@ -201,7 +202,7 @@ func pair(t *testing.T) (replica *redisserver.Server, client *redis.Client, cutO
 		},
 	})
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
-	direct := dial(t, b.Addr)
+	direct := redistest.Dial(t, b.Addr)
 	require.Eventually(t, func() bool {
 		return strings.Contains(direct.Info(t.Context(), "replication").Val(), "master_link_status:up")
 	}, 20*time.Second, 10*time.Millisecond)
@@ -280,7 +281,7 @@ func TestAckAfterFailoverThatLostTheLeaseIsErrLeaseLostNotALoop(t *testing.T) {
 // P3: "A job takes effect once. Two workers never both hold a key; a worker that lost its lease can't complete or overwrite"
 func TestP3LostLeaseChangesNothing(t *testing.T) {
 	t.Parallel()
-	client := dial(t, start(t).Addr)
+	client := redistest.Dial(t, redistest.Start(t).Addr)
 	b := redisqueue.New(client, redisqueue.Config{})
 	q, err := queue.New(b, queue.Config{})
 	require.NoError(t, err)
@@ -321,11 +322,11 @@ func TestP3LostLeaseChangesNothing(t *testing.T) {
 func TestSentinelPromotesTheReplica(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	primary := start(t, always...)
+	primary := redistest.Start(t, always...)
 	_, port, err := net.SplitHostPort(primary.Addr)
 	require.NoError(t, err)
-	replica := start(t, append([]string{"--replicaof", "127.0.0.1 " + port, "--repl-diskless-sync-delay", "0"}, always...)...)
-	direct := dial(t, replica.Addr)
+	replica := redistest.Start(t, append([]string{"--replicaof", "127.0.0.1 " + port, "--repl-diskless-sync-delay", "0"}, always...)...)
+	direct := redistest.Dial(t, replica.Addr)
 	require.Eventually(t, func() bool {
 		return strings.Contains(direct.Info(ctx, "replication").Val(), "master_link_status:up")
 	}, 20*time.Second, 10*time.Millisecond)
@@ -360,8 +361,8 @@ func TestSentinelPromotesTheReplica(t *testing.T) {
 // P1: "200 is sent only after the job is in a durable queue. Queue down or slow: 503 inside the deadline, so Shopify redelivers."
 func TestP1RedisThatDoesNotAnswerAcknowledgesNothing(t *testing.T) {
 	t.Parallel()
-	s := start(t)
-	q, err := queue.New(redisqueue.New(dial(t, s.Addr), redisqueue.Config{}), queue.Config{})
+	s := redistest.Start(t)
+	q, err := queue.New(redisqueue.New(redistest.Dial(t, s.Addr), redisqueue.Config{}), queue.Config{})
 	require.NoError(t, err)
 	_, err = q.Enqueue(t.Context(), queue.Job{Kind: "k"})
 	require.NoError(t, err)

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/breakwater-go/breakwater/internal/redisserver/redistest"
 	"github.com/breakwater-go/breakwater/queue"
 	"github.com/breakwater-go/breakwater/queue/brokertest"
 	"github.com/breakwater-go/breakwater/queue/redisqueue"
@@ -37,8 +38,8 @@ func acl(t *testing.T) []string {
 // TestManagedRedis is of services that have no CONFIG, DEBUG and CLIENT, with a user who may do no more than docs/redis.md says.
 func TestManagedRedis(t *testing.T) {
 	t.Parallel()
-	s := start(t, "--rename-command", "CONFIG", "", "--rename-command", "DEBUG", "", "--rename-command", "CLIENT", "", "--appendonly", "yes")
-	admin := dial(t, s.Addr)
+	s := redistest.Start(t, "--rename-command", "CONFIG", "", "--rename-command", "DEBUG", "", "--rename-command", "CLIENT", "", "--appendonly", "yes")
+	admin := redistest.Dial(t, s.Addr)
 	rule := []any{"ACL", "SETUSER", "breakwater"}
 	for _, word := range acl(t) {
 		rule = append(rule, strings.NewReplacer("PASSWORD", "secret", "{breakwater:", "{test").Replace(word)) // the spaces of these tests
@@ -61,9 +62,9 @@ func TestManagedRedis(t *testing.T) {
 // TestOnlyCommandsOfRedis62 holds what is sent to Redis, by scripts and without, against what the server says of its commands.
 func TestOnlyCommandsOfRedis62(t *testing.T) {
 	t.Parallel()
-	client := dial(t, start(t).Addr)
+	client := redistest.Dial(t, redistest.Start(t).Addr)
 	seen := &recorder{names: map[string]bool{}}
-	watched := dial(t, client.Options().Addr)
+	watched := redistest.Dial(t, client.Options().Addr)
 	watched.AddHook(seen)
 	brokertest.Run(t, brokertest.Config{
 		New:       func(t testing.TB) brokertest.Engine { t.Helper(); return newTimed(t, watched, 1) },
@@ -150,7 +151,7 @@ func (r *recorder) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 // TestClockOfAWorkerAnHourOffChangesNothing has the server's clock an hour before and after that of the process.
 func TestClockOfAWorkerAnHourOffChangesNothing(t *testing.T) {
 	t.Parallel()
-	client := dial(t, start(t).Addr)
+	client := redistest.Dial(t, redistest.Start(t).Addr)
 	for _, off := range []time.Duration{time.Hour, -time.Hour} {
 		space := "off" + strconv.Itoa(int(off.Hours()))
 		require.NoError(t, redisqueue.Forward(t.Context(), client, space, 1, off))
@@ -185,9 +186,9 @@ func TestClockOfAWorkerAnHourOffChangesNothing(t *testing.T) {
 func TestEverythingIsRestartedWith100kWaiting(t *testing.T) {
 	t.Parallel()
 	const jobs = 100_000
-	s := start(t, "--appendonly", "yes")
+	s := redistest.Start(t, "--appendonly", "yes")
 	fill := func() {
-		client := dial(t, s.Addr)
+		client := redistest.Dial(t, s.Addr)
 		q, err := queue.New(redisqueue.New(client, redisqueue.Config{}), queue.Config{})
 		require.NoError(t, err)
 		for i := 0; i < jobs; i += 500 {
@@ -203,7 +204,7 @@ func TestEverythingIsRestartedWith100kWaiting(t *testing.T) {
 	require.NoError(t, s.Stop())
 	require.NoError(t, s.Start())
 
-	b := redisqueue.New(dial(t, s.Addr), redisqueue.Config{})
+	b := redisqueue.New(redistest.Dial(t, s.Addr), redisqueue.Config{})
 	q, err := queue.New(b, queue.Config{})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())
@@ -236,7 +237,7 @@ func TestServerThatIsNotThere(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
-	q, err := queue.New(redisqueue.New(dial(t, l.Addr().String()), redisqueue.Config{}), queue.Config{})
+	q, err := queue.New(redisqueue.New(redistest.Dial(t, l.Addr().String()), redisqueue.Config{}), queue.Config{})
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
@@ -248,7 +249,7 @@ func TestServerThatIsNotThere(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	t.Parallel()
-	client := dial(t, "127.0.0.1:1")
+	client := redistest.Dial(t, "127.0.0.1:1")
 	ring := redis.NewRing(&redis.RingOptions{Addrs: map[string]string{"a": "127.0.0.1:1"}})
 	t.Cleanup(func() { require.NoError(t, ring.Close()) })
 	for name, c := range map[string]struct {
