@@ -189,6 +189,45 @@ func TestBulkEnqueueAcrossClusterSlotsReportsEachJob(t *testing.T) {
 	require.Equal(t, 2*len(jobs), s.Jobs)
 }
 
+// TestNodeThatIsAwayKeepsNobodyFromTheOthers has a process start while one primary of three is away.
+func TestNodeThatIsAwayKeepsNobodyFromTheOthers(t *testing.T) {
+	t.Parallel()
+	c, client := startCluster(t)
+	const partitions = 6
+	enqueue := func(client redis.UniversalClient) (accepted int) {
+		q, err := queue.New(redisqueue.New(client, redisqueue.Config{Partitions: partitions}), queue.Config{})
+		require.NoError(t, err)
+		jobs := make([]queue.Job, 60)
+		for i := range jobs {
+			jobs[i] = queue.Job{Kind: "k", Group: "shop" + strconv.Itoa(i)}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		receipts, err := q.Enqueue(ctx, jobs...)
+		for _, r := range receipts {
+			if r.ID != "" {
+				accepted++
+			}
+		}
+		require.Equal(t, err == nil, accepted == len(jobs))
+		return accepted
+	}
+	require.Equal(t, 60, enqueue(client))
+	for _, node := range c.nodes {
+		require.NoError(t, node.ConfigSet(t.Context(), "cluster-require-full-coverage", "no").Err())
+	}
+	slot, err := client.ClusterKeySlot(t.Context(), "{breakwater:0}:g1").Result()
+	require.NoError(t, err)
+	away := c.owner(t, int(slot)) // even the one that decides how many partitions there are
+	require.NoError(t, c.servers[away].Pause())
+	defer c.servers[away].Resume() //nolint:errcheck // the test is over
+	young := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{c.nodes[(away+1)%3].Options().Addr, c.nodes[(away+2)%3].Options().Addr}, ReadTimeout: 500 * time.Millisecond, DialTimeout: 500 * time.Millisecond})
+	defer young.Close() //nolint:errcheck // as above
+	accepted := enqueue(young)
+	require.Positive(t, accepted)
+	require.Less(t, accepted, 60)
+}
+
 // TestPartitionsAreChanged is the way that docs/redis.md describes: a new space beside the old one, whose workers begin when the old one
 // is empty.
 func TestPartitionsAreChanged(t *testing.T) {

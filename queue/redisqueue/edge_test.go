@@ -3,6 +3,8 @@ package redisqueue_test
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -227,4 +229,83 @@ func TestHungServerIsLeftWhenTheContextEnds(t *testing.T) {
 		cancel()
 	}
 	require.NoError(t, s.Resume())
+}
+
+// TestJobOfALaterFormatKeepsItsLane has a scheduled job whose record this version can't read.
+func TestJobOfALaterFormatKeepsItsLane(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.enqueue(queue.Job{Kind: "k", Group: "g", Key: "later", Delay: time.Minute})
+	all, err := r.client.HGetAll(t.Context(), keys+"sched").Result()
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	for field, value := range all {
+		b := []byte(value)
+		const record = 6 + len("1lglater") + 21 // behind two lengths, the lane and the head
+		require.EqualValues(t, 1, b[record])
+		b[record] = 2
+		require.NoError(t, r.client.HSet(t.Context(), keys+"sched", field, b).Err())
+	}
+	require.NoError(t, redisqueue.Forward(t.Context(), r.client, "breakwater", 1, 2*time.Minute))
+	r.enqueue(queue.Job{Kind: "k", Group: "g", Key: "later"})
+	c := r.claim(5)
+	require.Len(t, c.Jobs, 1, "the one behind it waits for a worker that can read it")
+	require.ErrorIs(t, c.Jobs[0].Err, queue.ErrNewerFormat)
+	n, err := r.client.LLen(t.Context(), keys+"l:1lglater").Result()
+	require.NoError(t, err)
+	require.EqualValues(t, 4, n, "two jobs")
+	r.claim(0, queue.Settlement{Token: c.Jobs[0].Token, Action: queue.Release})
+	r.sound()
+}
+
+// TestCallersThatComeWhileAnEnqueueIsUnderWayGoTogether counts the scripts that 64 of them take.
+func TestCallersThatComeWhileAnEnqueueIsUnderWayGoTogether(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	b := redisqueue.New(redistest.Dial(t, s.Addr), redisqueue.Config{})
+	q, err := queue.New(b, queue.Config{})
+	require.NoError(t, err)
+	_, err = q.Enqueue(t.Context(), queue.Job{Kind: "k"})
+	require.NoError(t, err)
+	admin := redistest.Dial(t, s.Addr)
+	scripts := func() (n int) {
+		for line := range strings.Lines(admin.Info(t.Context(), "commandstats").Val()) {
+			if rest, ok := strings.CutPrefix(line, "cmdstat_evalsha:calls="); ok {
+				n, err = strconv.Atoi(rest[:strings.IndexByte(rest, ',')])
+				require.NoError(t, err)
+			}
+		}
+		return n
+	}
+	before := scripts()
+	require.NoError(t, s.Pause())
+	const callers, underWay = 64, 2
+	errs := make(chan error, callers)
+	for range callers {
+		go func() {
+			_, err := q.Enqueue(t.Context(), queue.Job{Kind: "k"})
+			errs <- err
+		}()
+	}
+	require.Eventually(t, func() bool { return b.Waiting("default", 0) == callers-underWay }, 10*time.Second, time.Millisecond)
+	require.NoError(t, s.Resume())
+	for range callers {
+		require.NoError(t, <-errs)
+	}
+	require.LessOrEqual(t, scripts()-before, underWay+underWay, "the two that were under way, and the rest in one or two")
+	stats, err := q.Stats(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 1+callers, stats.Jobs)
+}
+
+func FuzzHead(f *testing.F) {
+	f.Add("")
+	f.Add("\x01\x00" + strings.Repeat("\x00", 19))
+	f.Add("\x01\x00" + strings.Repeat("\x00", 27) + "\x00\x00\x00\x01" + strings.Repeat("\x00", 9) + "\x02no")
+	f.Fuzz(func(_ *testing.T, head string) { _ = redisqueue.ReadHead(head) })
+}
+
+func FuzzStored(f *testing.F) {
+	f.Add("\x00\x00\x00\x02\x00\x150l\x01\x00" + strings.Repeat("\x00", 19) + "\x01")
+	f.Fuzz(func(_ *testing.T, s string) { _ = redisqueue.ReadStored(s) })
 }

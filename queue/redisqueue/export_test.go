@@ -47,3 +47,25 @@ func Forward(ctx context.Context, client redis.UniversalClient, space string, pa
 	}
 	return nil
 }
+
+// Waiting is how many callers of Enqueue stand in line.
+func (b *Broker) Waiting(queue string, partition int) int {
+	l := b.line(place{queue, partition})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.waiting)
+}
+
+// ReadHead reads a job's head, ReadStored one that is kept with its head and lane.
+func ReadHead(head string) error {
+	_, err := parseHead(head)
+	return err
+}
+
+func ReadStored(s string) error {
+	head, record, err := cleave(s)
+	if err == nil {
+		_, _, err = parseJob(head, record)
+	}
+	return err
+}
