@@ -247,6 +247,7 @@ func TestJobOfALaterFormatKeepsItsLane(t *testing.T) {
 		require.NoError(t, r.client.HSet(t.Context(), keys+"sched", field, b).Err())
 	}
 	require.NoError(t, redisqueue.Forward(t.Context(), r.client, "breakwater", 1, 2*time.Minute))
+	r.claim(0) // takes it up
 	r.enqueue(queue.Job{Kind: "k", Group: "g", Key: "later"})
 	c := r.claim(5)
 	require.Len(t, c.Jobs, 1, "the one behind it waits for a worker that can read it")
