@@ -16,9 +16,9 @@ const (
 	historyText = 360     // and of each in the history
 	maxNoteLen  = 1 << 10
 
-	// A job's head, as lua/machine.lua says: format, flags, number, time, deadline; then attempts, crashes and history.
+	// A job's head, as lua/machine.lua says: format, number, time; then attempts, crashes and history.
 	headFormat = 1
-	headSize   = 21
+	headSize   = 14
 	headTail   = headSize + 8
 )
 
@@ -41,7 +41,7 @@ func parseHead(h string) (s stored, err error) {
 		return s, fmt.Errorf("redisqueue: the head of a job has %d bytes", len(h))
 	}
 	b := []byte(h)
-	s.number, s.since = number(b[2:8]), number(b[8:15])
+	s.number, s.since = number(b[1:7]), number(b[7:14])
 	if len(b) == headSize {
 		return s, nil
 	}

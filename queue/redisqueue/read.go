@@ -299,7 +299,7 @@ func (b *Broker) dead(ctx context.Context, name string, filter queue.DeadFilter)
 	return found[:min(len(found), n)], nil
 }
 
-// letters are the first n dead letters of a partition that a filter picks.
+// letters are the first dead letters of a partition that a filter picks, at least n if there are so many.
 func (b *Broker) letters(ctx context.Context, name string, p int, f queue.DeadFilter, n int) (found []queue.DeadLetter, err error) {
 	if err := b.ready(ctx, p); err != nil {
 		return nil, err
@@ -311,31 +311,52 @@ func (b *Broker) letters(ctx context.Context, name string, p int, f queue.DeadFi
 	if !f.Until.IsZero() {
 		until = strconv.FormatInt(f.Until.UnixMilli(), 10)
 	}
+	key := b.key(name, p, "dead")
+	if len(f.IDs) > 0 {
+		for ids := range slices.Chunk(f.IDs, readJobs) {
+			scores, err := b.client.ZMScore(ctx, key, ids...).Result()
+			if err != nil {
+				return nil, err
+			}
+			page := make([]redis.Z, len(ids))
+			for i := range ids {
+				page[i] = redis.Z{Score: scores[i], Member: ids[i]}
+			}
+			if found, err = b.readLetters(ctx, name, p, f, page, found); err != nil {
+				return nil, err
+			}
+		}
+		return found, nil
+	}
 	for offset := int64(0); len(found) < n; offset += readJobs {
-		ids, err := b.client.ZRangeByScoreWithScores(ctx, b.key(name, p, "dead"), &redis.ZRangeBy{Min: from, Max: until, Offset: offset, Count: readJobs}).Result()
-		if err != nil || len(ids) == 0 {
+		page, err := b.client.ZRangeByScoreWithScores(ctx, key, &redis.ZRangeBy{Min: from, Max: until, Offset: offset, Count: readJobs}).Result()
+		if err != nil || len(page) == 0 {
 			return found, err
 		}
-		fields := make([]string, len(ids))
-		for i, z := range ids {
-			fields[i] = fmt.Sprint(z.Member)
-		}
-		records, err := b.client.HMGet(ctx, b.key(name, p, "deadrec"), fields...).Result()
-		if err != nil {
-			return found, err
-		}
-		for i, r := range records {
-			s, ok := r.(string)
-			if !ok {
-				continue // dropped meanwhile
-			}
-			d, _ := parseLetter(fields[i], s, int64(ids[i].Score)) // Check says what is wrong with one
-			if picks(f, d) && len(found) < n {
-				found = append(found, d)
-			}
+		if found, err = b.readLetters(ctx, name, p, f, page, found); err != nil {
+			return nil, err
 		}
 	}
 	return found, nil
+}
+
+// readLetters reads the dead letters of IDs and times, and appends those that a filter picks.
+func (b *Broker) readLetters(ctx context.Context, name string, p int, f queue.DeadFilter, page []redis.Z, found []queue.DeadLetter) ([]queue.DeadLetter, error) {
+	fields := make([]string, len(page))
+	for i, z := range page {
+		fields[i] = fmt.Sprint(z.Member)
+	}
+	records, err := b.client.HMGet(ctx, b.key(name, p, "deadrec"), fields...).Result()
+	for i, r := range records {
+		s, ok := r.(string)
+		if !ok {
+			continue // it is not there, or was dropped meanwhile
+		}
+		if d, _ := parseLetter(fields[i], s, int64(page[i].Score)); picks(f, d) { // Check says what is wrong with one
+			found = append(found, d)
+		}
+	}
+	return found, err
 }
 
 func later(a, b time.Time) time.Time {

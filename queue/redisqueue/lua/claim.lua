@@ -308,7 +308,7 @@ local function take()
 	local claim = seq(q)
 	local token = prefix .. #out.jobs / 4
 	local id
-	if #h >= TAIL - 1 and byte(h, 2) % 8 >= 4 and byte(rec) == 1 then
+	if byte(rec) == 1 and #rec > 1 and byte(rec, 2) % 8 >= 4 then
 		id = id_of(rec)
 		note(q, id, 'p', 0, 't', '', 'run', 1)
 	end

@@ -15,8 +15,8 @@
 --   d:GROUPKEY dedupe, st:ID status, b:MINUTE HASH batch or operator's call -> answer, a:PROCESS last answer: end by themselves;  wake ZSET: somebody should look
 -- LANE is the length of the group, l or b (L or B without a key), the group, the key (or the job's ID).
 -- A job is two elements: a head, which changes, and the record that it came with (record.go), which never does, and which scripts look
--- into only where they must. A head is its format, flags, number, time, deadline in ms; once something has gone wrong also attempts, crashes and the
--- history. sched and deadrec have all in one: the lengths of its lane and its head, the lane, the head, the record.
+-- into only where they must. A head is its format, number and time; once something has gone wrong also attempts, crashes and the history.
+-- sched and deadrec have all in one: the lengths of its lane and its head, the lane, the head, the record.
 -- Of the partition: queues SET of the queues' names, partitions how many the space has, ahead by how much its clock is ahead of the server's, in µs.
 
 local floor, format, sub, byte, find = math.floor, string.format, string.sub, string.byte, string.find
@@ -24,8 +24,8 @@ local pack, unpack_struct = struct.pack, struct.unpack
 local P = sub(KEYS[1], 1, -3)
 local META = '>Bdddddddddddd'
 local FORMAT = 1 -- of all that a queue keeps
-local HEAD = '>BBI6I7I6'
-local TAIL = 22 -- where a head goes on, after what each has
+local HEAD = '>BI6I7'
+local TAIL = 15 -- where a head goes on, after what each has
 local TAKEUP = 128
 local call = redis.call
 
@@ -209,7 +209,7 @@ end
 
 local function read(h, r)
 	local i = {r = r}
-	i.format, i.flags, i.seq, i.since, i.deadline = unpack_struct(HEAD, h)
+	i.format, i.seq, i.since = unpack_struct(HEAD, h)
 	if byte(r) ~= 1 then
 		i.opaque = true
 		i.h = h
@@ -217,9 +217,9 @@ local function read(h, r)
 		i.attempts, i.max, i.crashes, i.maxcrashes, i.keep = 0, 2 ^ 31, 0, 2 ^ 31, 0
 		return i
 	end
-	i.bulk = i.flags % 2 >= 1
-	i.relaxed = i.flags % 4 >= 2
-	i.tracked = i.flags % 8 >= 4
+	local flags = byte(r, 2)
+	i.relaxed = flags % 4 >= 2
+	i.tracked = flags % 8 >= 4
 	local kh, kl, codec, at
 	i.attempts, i.max, i.crashes, i.maxcrashes = unpack_struct('>I4I4I4I4', r, 3)
 	kh, kl = unpack_struct('>I4I4', r, 35)
@@ -245,9 +245,9 @@ local function info(h, r)
 	if ok then
 		return i
 	end
-	local number = #h >= TAIL - 1 and unpack_struct('>I6', h, 3) or 0
+	local number = #h >= TAIL - 1 and unpack_struct('>I6', h, 2) or 0
 	return {
-		damaged = true, h = h, r = r, seq = number, since = 0, deadline = 2 ^ 47, id = 'damaged-' .. int(number), kind = '', group = '', key = '', dedupe = '',
+		damaged = true, h = h, r = r, seq = number, since = 0, id = 'damaged-' .. int(number), kind = '', group = '', key = '', dedupe = '',
 		attempts = 0, max = 1, crashes = 0, maxcrashes = 1, keep = 0, history = '',
 	}
 end
@@ -309,11 +309,12 @@ local function first_id(q, lane)
 end
 
 local function late(q, h, r)
-	if byte(r) ~= 1 or #h < TAIL - 1 then
+	if byte(r) ~= 1 or #r < 42 or #h < TAIL - 1 then
 		return false
 	end
-	local _, _, _, since, deadline = unpack_struct(HEAD, h)
-	return q.now - since > deadline * 1000
+	local _, _, since = unpack_struct(HEAD, h)
+	local dh, dl = unpack_struct('>I4I4', r, 27)
+	return q.now - since > (dh * 4294967296 + dl) * 1000
 end
 
 local function ms(q)
@@ -340,7 +341,7 @@ local function rewrite(q, i, text)
 		entries[#entries + 1] = pack('>I4I4I4H', number + 1, floor(t / 4294967296), t % 4294967296, #text) .. text
 		i.history = table.concat(entries)
 	end
-	i.h = pack(HEAD, i.format, i.flags, i.seq, i.since, i.deadline) .. pack('>I4I4', i.attempts, i.crashes) .. i.history
+	i.h = pack(HEAD, i.format, i.seq, i.since) .. pack('>I4I4', i.attempts, i.crashes) .. i.history
 end
 
 -- set writes a head that has changed.
@@ -761,11 +762,8 @@ local function accept(q, a)
 			return (unpack_struct('>Hc0', call('GET', key), 7))
 		end
 	end
-	local flags = byte(r, 2)
-	local dh, dl = unpack_struct('>I4I4', r, 27)
-	local deadline = math.min(dh * 4294967296 + dl, 2 ^ 47)
-	if extra == '' and flags % 8 < 4 then
-		append(q, lane, pack(HEAD, 1, flags, n, q.now, deadline), r)
+	if extra == '' and byte(r, 2) % 8 < 4 then
+		append(q, lane, pack(HEAD, FORMAT, n, q.now), r)
 		return nil
 	end
 	local due, dead = q.now, ''
@@ -776,7 +774,7 @@ local function accept(q, a)
 			due = math.max(delay == '0' and q.now or at(q, delay), tonumber(notbefore)) -- equal times of NotBefore go by the order of acceptance
 		end
 	end
-	local i = info(pack(HEAD, 1, flags, n, due, deadline), r)
+	local i = info(pack(HEAD, FORMAT, n, due), r)
 	i.lane = lane
 	if i.tracked then
 		track(q, i, lane)
