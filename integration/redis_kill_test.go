@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -74,12 +73,11 @@ func TestP4RedisWorkersAreKilled(t *testing.T) {
 	running := []*child{startChild(t, "redis-worker", s.Addr), startChild(t, "redis-worker", s.Addr)}
 	for i := range redisKills {
 		c := running[i%2]
-		for worked := false; !worked; { // until this one has something to do, too
-			enqueue(10)
-			time.Sleep(10 * time.Millisecond)
-			worked = slices.ContainsFunc(c.said(), func(line string) bool { return strings.HasPrefix(line, "did ") })
-		}
-		time.Sleep(rand.N(30 * time.Millisecond)) // the moment is what is tried
+		least := 1 + rand.IntN(20) // the moment is what is tried
+		require.Eventually(t, func() bool {
+			enqueue(10) // until this one has something to do, too
+			return len(c.said()) > least
+		}, time.Minute, 5*time.Millisecond)
 		said = append(said, c.kill(t))
 		running[i%2] = startChild(t, "redis-worker", s.Addr)
 	}

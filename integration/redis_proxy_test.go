@@ -3,7 +3,6 @@ package integration_test
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"strconv"
 	"strings"
@@ -245,8 +244,11 @@ func TestConnectionsAreHarmedUnderLoad(t *testing.T) {
 			stop := l.Enqueue()
 			for range 4 {
 				l.More(50)
+				dials, acknowledged := p.dials.Load(), l.Acknowledged()
 				p.harm(t, c.kind, c.stream, c.attributes)
-				time.Sleep(rand.N(1500 * time.Millisecond)) // the fault itself
+				require.Eventually(t, func() bool { // it has been felt, or borne
+					return p.dials.Load() > dials+3 || l.Acknowledged() > acknowledged+20
+				}, 30*time.Second, time.Millisecond)
 				p.heal(t)
 			}
 			l.More(50)

@@ -110,8 +110,8 @@ func (l *Load) Work(lease time.Duration) {
 	})
 }
 
-// acknowledgedCount is how many jobs were acknowledged so far.
-func (l *Load) acknowledgedCount() (n int) {
+// Acknowledged is how many jobs were acknowledged so far.
+func (l *Load) Acknowledged() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, numbers := range l.acknowledged {
@@ -123,8 +123,8 @@ func (l *Load) acknowledgedCount() (n int) {
 // More waits until n more jobs are acknowledged.
 func (l *Load) More(n int) {
 	l.t.Helper()
-	from := l.acknowledgedCount()
-	require.Eventually(l.t, func() bool { return l.acknowledgedCount() >= from+n }, time.Minute, time.Millisecond)
+	from := l.Acknowledged()
+	require.Eventually(l.t, func() bool { return l.Acknowledged() >= from+n }, time.Minute, time.Millisecond)
 }
 
 // Drained waits until nothing is left, ends the work and looks at the ledger: every acknowledged job done, in order, and the
