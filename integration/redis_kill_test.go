@@ -62,7 +62,7 @@ func TestP4RedisWorkersAreKilled(t *testing.T) {
 	enqueue := func(n int) {
 		jobs := make([]queue.Job, n)
 		for i := range jobs {
-			key := strconv.Itoa(rand.IntN(12))
+			key := strconv.Itoa(rand.IntN(200))
 			jobs[i] = queue.Job{Kind: "k", Group: "shop" + key[:1], Key: key, Payload: []byte(strconv.Itoa(next[key])), MaxCrashes: 100}
 			next[key]++
 		}
@@ -77,7 +77,7 @@ func TestP4RedisWorkersAreKilled(t *testing.T) {
 		require.Eventually(t, func() bool {
 			enqueue(10) // until this one has something to do, too
 			return len(c.said()) > least
-		}, time.Minute, 5*time.Millisecond)
+		}, time.Minute, 20*time.Millisecond)
 		said = append(said, c.kill(t))
 		running[i%2] = startChild(t, "redis-worker", s.Addr)
 	}
