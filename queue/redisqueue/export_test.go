@@ -48,12 +48,12 @@ func Forward(ctx context.Context, client redis.UniversalClient, space string, pa
 	return nil
 }
 
-// Waiting is how many callers of Enqueue stand in line.
-func (b *Broker) Waiting(queue string, partition int) int {
+// Line is how many scripts of Enqueue are under way, and how many callers wait for the next.
+func (b *Broker) Line(queue string, partition int) (underWay, waiting int) {
 	l := b.line(place{queue, partition})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.waiting)
+	return l.flushing, len(l.waiting)
 }
 
 // ReadHead reads a job's head, ReadStored one that is kept with its head and lane.
