@@ -143,6 +143,16 @@ func TestRunWithoutPatches(t *testing.T) {
 	require.ErrorContains(t, main.Run(t.Context(), t.TempDir(), new(bytes.Buffer)), "there is no")
 }
 
+// TestThatThePatchesOfThisRepositoryApply says so within a second, where a run of all mutants takes minutes.
+func TestThatThePatchesOfThisRepositoryApply(t *testing.T) {
+	t.Parallel()
+	root, err := filepath.Abs(filepath.Join("..", ".."))
+	require.NoError(t, err)
+	stale, err := main.Stale(t.Context(), root)
+	require.NoError(t, err)
+	require.Empty(t, stale)
+}
+
 func TestParse(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ old, new, fails string }{
