@@ -40,6 +40,7 @@ var checks = []check{
 	{name: "SnoozeAndParkSpendNoAttemptAndKeepOrder", run: parkKeepsOrder},
 	{name: "DelayedJobsDueWhileNothingRanComeInDueOrder", run: dueOrder},
 	{name: "ClaimMovesAtMost128LateJobsAndSaysLookAgain", run: lateJobs},
+	{name: "TurnThatYieldsNoJobIsNotSpent", run: lateTurn},
 	{name: "HistoryKeepsTheFirstAndTheLastTenFailures", run: history},
 	{name: "ReplayedDeadLetterGoesToTheTailOfItsLaneAndKeepsItsHistory", run: replay},
 	{name: "DeadLettersAreFoundByEachField", run: findDead},
@@ -814,6 +815,19 @@ func lateJobs(ctx context.Context, r *rig) error {
 	}
 	if s, err := r.engine.Status(ctx, r.name, "late000"); err != nil || s.State != queue.Dead || s.Error != "deadline" {
 		return failed("the status of one is %+v, %v", s, err)
+	}
+	return nil
+}
+
+// lateTurn has a group whose second lane begins with a job that is past its deadline: the turn is that of the job behind it.
+func lateTurn(ctx context.Context, r *rig) error {
+	if _, err := r.enqueue(ctx, queue.Job{Group: "g", Key: "x", ID: "g1"}, queue.Job{Group: "g", Key: "y", ID: "late", Deadline: time.Hour}, queue.Job{Group: "g", Key: "y", ID: "g2"},
+		queue.Job{Group: "h", Key: "x", ID: "h1"}, queue.Job{Group: "h", Key: "y", ID: "h2"}); err != nil {
+		return err
+	}
+	r.sleep(2 * time.Hour)
+	if c, err := r.claim(ctx, 8); err != nil || !slices.Equal(ids(c), []string{"g1", "h1", "g2", "h2"}) || len(c.Died) != 1 {
+		return failed("the claim answers %v, %d died, %v; want g1 h1 g2 h2, 1 died", ids(c), len(c.Died), err)
 	}
 	return nil
 }

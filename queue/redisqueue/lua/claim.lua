@@ -298,9 +298,9 @@ local function take()
 	if late(q, h, rec) then
 		local i = info(h, rec)
 		i.lane = lane
-		forget_rings()
-		pop(q, lane)
+		pop(q, lane) -- before the ring is written, which takes out who has no lane: the turn is not spent
 		die(q, i, 'deadline', out)
+		forget_rings()
 		sit(q, g)
 		return 2
 	end
