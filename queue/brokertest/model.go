@@ -45,6 +45,7 @@ type model struct {
 	lanes  []*lane
 	later  []*job // scheduled
 	dead   []*letter
+	deaths int
 	keys   map[[2]string]key // by group and key
 	status map[string]*status
 	parks  map[string]time.Duration // groups, by when they go on
@@ -97,9 +98,10 @@ type lane struct {
 }
 
 type letter struct {
-	job   *job
-	error string
-	at    time.Duration
+	job    *job
+	error  string
+	at     time.Duration
+	number int // of the death: a job that was replayed may die again
 }
 
 type key struct {
@@ -527,7 +529,13 @@ func (m *model) end(j *job, state queue.State) {
 
 func (m *model) die(j *job, reason string, c *queue.Claimed) {
 	m.bury(j, reason)
-	c.Died = append(c.Died, queue.DeadLetter{Job: j.Job, Error: reason})
+	c.Died = append(c.Died, queue.DeadLetter{Job: j.Job, Error: reason, At: m.deathOf(j)})
+}
+
+// deathOf tells a job's death from all others. It stands in for a time, which nobody compares.
+func (m *model) deathOf(j *job) time.Time {
+	i := slices.IndexFunc(m.dead, func(l *letter) bool { return l.job == j })
+	return time.Unix(0, int64(m.dead[i].number))
 }
 
 func (m *model) bury(j *job, reason string) {
@@ -535,7 +543,8 @@ func (m *model) bury(j *job, reason string) {
 		s.error = reason
 	}
 	m.end(j, queue.Dead)
-	m.dead = append(m.dead, &letter{j, reason, m.space.now})
+	m.deaths++
+	m.dead = append(m.dead, &letter{j, reason, m.space.now, m.deaths})
 	slices.SortStableFunc(m.dead, func(a, b *letter) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.job.ID, b.job.ID))
 	})

@@ -498,7 +498,7 @@ func (w *world) sameClaim(ctx context.Context, p int, again bool) error {
 }
 
 // completed is a repeated answer with what an engine may leave out of it: leases that are lost by now, and dead letters that
-// somebody has replayed or dropped.
+// somebody has replayed or dropped, even if they have died again.
 func (m *model) completed(again, first queue.Claimed) queue.Claimed {
 	var jobs []queue.Lease
 	rest := again.Jobs
@@ -515,7 +515,7 @@ func (m *model) completed(again, first queue.Claimed) queue.Claimed {
 	again.Jobs = jobs
 	again.Died = slices.Clone(again.Died)
 	for i, d := range first.Died {
-		there := func(l *letter) bool { return l.job.ID == d.Job.ID }
+		there := func(l *letter) bool { return l.job.ID == d.Job.ID && m.deathOf(l.job).Equal(d.At) }
 		if !slices.ContainsFunc(again.Died, func(a queue.DeadLetter) bool { return a.Job.ID == d.Job.ID }) && !slices.ContainsFunc(m.dead, there) {
 			again.Died = slices.Insert(again.Died, min(i, len(again.Died)), d)
 		}

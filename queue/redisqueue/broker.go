@@ -16,6 +16,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/breakwater-go/breakwater/internal/redislua"
 	"github.com/breakwater-go/breakwater/queue"
 )
 
@@ -41,7 +42,7 @@ type Config struct {
 type Broker struct {
 	client redis.UniversalClient
 	cfg    Config
-	log    *slog.Logger
+	keeper redislua.Keeper
 	err    error // what is wrong with how it was made
 	parts  []*partition
 	fit    sync.Map // addresses of servers that can keep a queue
@@ -88,15 +89,16 @@ var ErrNotReplicated = errors.New("redisqueue: not enough replicas have confirme
 // I/O; what is wrong with the server shows at the first use.
 func New(client redis.UniversalClient, cfg Config) *Broker {
 	b := &Broker{
-		client: client, cfg: cfg, log: cfg.Logger, lines: map[place]*line{}, waiters: map[place]*waiter{}, claims: map[place]int{},
+		client: client, cfg: cfg, lines: map[place]*line{}, waiters: map[place]*waiter{}, claims: map[place]int{},
 	}
-	if b.log == nil {
-		b.log = slog.New(slog.DiscardHandler)
+	b.keeper = redislua.Keeper{Package: "redisqueue", Kept: "jobs", Unfit: ErrServer, Log: cfg.Logger}
+	if cfg.Logger == nil {
+		b.keeper.Log = slog.New(slog.DiscardHandler)
 	}
 	b.cfg.Space = cmp.Or(cfg.Space, defaultSpace)
 	b.cfg.Partitions = cmp.Or(cfg.Partitions, 1)
 	b.cfg.ReplicasWithin = cmp.Or(cfg.ReplicasWithin, time.Second)
-	if b.err = b.cfg.check(client); b.err != nil {
+	if b.err = errors.Join(b.keeper.Check(client), b.cfg.check(client)); b.err != nil {
 		return b
 	}
 	for p := range b.cfg.Partitions {
@@ -108,8 +110,6 @@ func New(client redis.UniversalClient, cfg Config) *Broker {
 
 func (c *Config) check(client redis.UniversalClient) error {
 	switch {
-	case client == nil:
-		return errors.New("redisqueue: New: client is nil")
 	case strings.ContainsAny(c.Space, "{}"):
 		return fmt.Errorf("redisqueue: New: Config.Space is %q; it must not contain braces, which mark where a key lives", c.Space)
 	case c.Partitions < 0 || c.Partitions > maxPartitions:
@@ -125,11 +125,6 @@ func (c *Config) check(client redis.UniversalClient) error {
 		timeout = client.Options().ReadTimeout
 	case *redis.ClusterClient:
 		timeout = client.Options().ReadTimeout
-		if client.Options().ReadOnly {
-			return errors.New("redisqueue: New: client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly); what was just written must be read: use one without")
-		}
-	default:
-		return fmt.Errorf("redisqueue: New: client is a %T; want *redis.Client or *redis.ClusterClient", client)
 	}
 	if c.Replicas > 0 && timeout > 0 && c.ReplicasWithin >= timeout {
 		return fmt.Errorf("redisqueue: New: Config.ReplicasWithin is %v; want less than the client's ReadTimeout of %v", c.ReplicasWithin, timeout)

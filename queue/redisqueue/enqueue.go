@@ -3,12 +3,10 @@ package redisqueue
 import (
 	"context"
 	"errors"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 
+	"github.com/breakwater-go/breakwater/internal/coalesce"
 	"github.com/breakwater-go/breakwater/queue"
 )
 
@@ -23,25 +21,16 @@ const (
 
 // batch is one caller's share of a partition.
 type batch struct {
-	ctx   context.Context //nolint:containedctx // it says until when somebody waits
 	id    string
 	jobs  int
 	bytes int
 	args  []any
-	done  chan error
+	done  <-chan error
 	dups  string // the answer: place and ID of each duplicate
 }
 
-// line is where callers of one place stand until a script takes them: without a timer, the first goes at once, and those that
-// come while it is under way go together.
-type line struct {
-	b     *Broker
-	place place
-
-	mu       sync.Mutex
-	waiting  []*batch
-	flushing int
-}
+// line is where callers of one place stand until a script takes them.
+type line = coalesce.Line[*batch]
 
 // Enqueue implements [queue.Broker]. Calls that come while others are under way are sent together. When the connection is lost before
 // the answer has come they are sent again, for up to 5 s, and take effect once.
@@ -59,7 +48,7 @@ func (b *Broker) Enqueue(ctx context.Context, name string, in queue.Batch) ([]qu
 		p := b.partitionOf(in.Jobs[i].Job.Group)
 		where[i] = p
 		if shares[p] == nil {
-			shares[p] = &batch{ctx: ctx, id: in.ID, done: make(chan error, 1)}
+			shares[p] = &batch{id: in.ID}
 		}
 		s := shares[p]
 		s.jobs++
@@ -71,7 +60,7 @@ func (b *Broker) Enqueue(ctx context.Context, name string, in queue.Batch) ([]qu
 	}
 	for p, s := range shares {
 		if s != nil {
-			b.line(place{name, p}).join(s)
+			s.done = b.line(place{name, p}).Join(ctx, s, s.jobs, s.bytes)
 		}
 	}
 	receipts := make([]queue.Receipt, len(in.Jobs))
@@ -124,100 +113,31 @@ func (b *Broker) line(at place) *line {
 	defer b.mu.Unlock()
 	l := b.lines[at]
 	if l == nil {
-		l = &line{b: b, place: at}
+		l = &line{
+			MaxCount: batchJobs, MaxBytes: batchBytes, AtOnce: flushesAtOnce,
+			Send: func(ctx context.Context, taken []*batch) error { return b.sendBatches(ctx, at, taken) },
+		}
 		b.lines[at] = l
 	}
 	return l
 }
 
-func (l *line) join(s *batch) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.waiting = append(l.waiting, s)
-	if l.flushing < flushesAtOnce {
-		l.flushing++
-		go l.flush() // ends when nobody waits
-	}
-}
-
-// take takes those for the next script, without those who have left.
-func (l *line) take() []*batch {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.waiting = slices.DeleteFunc(l.waiting, func(s *batch) bool { return s.ctx.Err() != nil })
-	n, jobs, bytes := 0, 0, 0
-	for _, s := range l.waiting {
-		jobs += s.jobs
-		bytes += s.bytes
-		if n > 0 && (jobs > batchJobs || bytes > batchBytes) {
-			break
-		}
-		n++
-	}
-	if n == 0 {
-		l.flushing--
-		return nil
-	}
-	taken := slices.Clone(l.waiting[:n])
-	clear(l.waiting[:n])
-	l.waiting = l.waiting[n:]
-	return taken
-}
-
-func (l *line) flush() {
-	for {
-		taken := l.take()
-		if taken == nil {
-			return
-		}
-		l.send(taken)
-	}
-}
-
-// send sends batches in one script, for as long as one of their callers waits.
-func (l *line) send(taken []*batch) {
+// sendBatches sends batches in one script.
+func (b *Broker) sendBatches(ctx context.Context, at place, taken []*batch) error {
 	var args []any
 	for _, s := range taken {
 		args = append(append(args, s.id, s.jobs), s.args...)
 	}
-	ctx, cancel := anyOf(taken)
-	defer cancel()
-	v, err := l.b.try(ctx, enqueueScript, l.place.partition, l.place.queue, args)
-	if err == nil {
-		r := reply{v: v}
-		answers := r.list()
-		for i, s := range taken {
-			if i < len(answers) {
-				s.dups = answers[i].text()
-			}
-		}
-		err = r.err(l.place.queue)
+	v, err := b.try(ctx, enqueueScript, at.partition, at.queue, args)
+	if err != nil {
+		return err
 	}
-	for _, s := range taken {
-		s.done <- err
-	}
-}
-
-// anyOf is a context that lasts as long as one of those who wait does.
-func anyOf(taken []*batch) (context.Context, context.CancelFunc) {
-	if len(taken) == 1 {
-		return context.WithCancel(taken[0].ctx)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(taken[0].ctx))
-	var left atomic.Int64
-	left.Store(int64(len(taken)))
-	stops := make([]func() bool, len(taken))
+	r := reply{v: v}
+	answers := r.list()
 	for i, s := range taken {
-		stops[i] = context.AfterFunc(s.ctx, func() {
-			if left.Add(-1) == 0 {
-				cancel()
-			}
-		})
-	}
-	return ctx, func() {
-		for _, stop := range stops {
-			stop()
+		if i < len(answers) {
+			s.dups = answers[i].text()
 		}
-		cancel()
 	}
+	return r.err(at.queue)
 }

@@ -50,10 +50,7 @@ func Forward(ctx context.Context, client redis.UniversalClient, space string, pa
 
 // Line is how many scripts of Enqueue are under way, and how many callers wait for the next.
 func (b *Broker) Line(queue string, partition int) (underWay, waiting int) {
-	l := b.line(place{queue, partition})
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.flushing, len(l.waiting)
+	return b.line(place{queue, partition}).Len()
 }
 
 // ReadHead reads a job's head, ReadStored one that is kept with its head and lane.

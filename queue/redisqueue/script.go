@@ -2,20 +2,15 @@ package redisqueue
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // that is how Redis names scripts
 	_ "embed"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
-	"net"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/breakwater-go/breakwater/internal/redislua"
 	"github.com/breakwater-go/breakwater/queue"
 )
 
@@ -33,27 +28,23 @@ var (
 	//go:embed lua/stats.lua
 	statsText string
 
-	enqueueScript = newScript(enqueueText, lossy)
-	claimScript   = newScript(claimText, retryable) // what is lost its worker sends again
-	extendScript  = newScript(extendText, retryable)
-	operateScript = newScript(operateText, lossy)
-	statsScript   = newScript(statsText, retryable)
+	enqueueScript = newScript(enqueueText, redislua.Lossy)
+	claimScript   = newScript(claimText, redislua.Retryable) // what is lost its worker sends again
+	extendScript  = newScript(extendText, redislua.Retryable)
+	operateScript = newScript(operateText, redislua.Lossy)
+	statsScript   = newScript(statsText, redislua.Retryable)
 )
 
 // script is one step of the machine.
 type script struct {
-	text, hash string
-	again      func(error) bool // whether it is sent again after an error
+	redislua.Script
+
+	again func(error) bool // whether it is sent again after an error
 }
 
 func newScript(text string, again func(error) bool) *script {
-	text = machineText + "\n" + text
-	sum := sha1.Sum([]byte(text)) //nolint:gosec // as above
-	return &script{text, hex.EncodeToString(sum[:]), again}
+	return &script{redislua.New(machineText + "\n" + text), again}
 }
-
-// retryFor is how long a step is tried again that the server could not begin: a slot on its way, a failover.
-const retryFor = 5 * time.Second
 
 // run runs a script in a partition, until ctx ends at most: what is under way then goes on by itself.
 func (b *Broker) run(ctx context.Context, s *script, p int, name string, args ...any) (any, error) {
@@ -66,25 +57,8 @@ func (b *Broker) run(ctx context.Context, s *script, p int, name string, args ..
 	})
 }
 
-// within runs do until ctx ends at most: go-redis does not look at ctx while it reads. What is left of do ends with the client's own
-// timeouts.
 func within[T any](ctx context.Context, do func(context.Context) (T, error)) (T, error) {
-	type result struct {
-		v   T
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		v, err := do(ctx)
-		done <- result{v, err}
-	}()
-	select {
-	case r := <-done:
-		return r.v, r.err
-	case <-ctx.Done():
-		var none T
-		return none, fmt.Errorf("redisqueue: %w", context.Cause(ctx))
-	}
+	return redislua.Within(ctx, "redisqueue", do)
 }
 
 // try sends a script, and again for as long as the script's again says so of the error. Enqueue and Claim found a space.
@@ -97,36 +71,20 @@ func (b *Broker) try(ctx context.Context, s *script, p int, name string, args []
 		return nil, err
 	}
 	args = append([]any{escape.Replace(name)}, args...)
-	begin := time.Now()
-	for n := 0; ; n++ {
-		v, err := b.send(ctx, s, p, args)
-		if err == nil || !s.again(err) || ctx.Err() != nil || time.Since(begin) > retryFor {
-			return v, err
-		}
-		if c, ok := b.client.(*redis.ClusterClient); ok {
-			c.ReloadState(ctx) // what it asks for by node, it would find where it was
-		}
-		pause := time.NewTimer(rand.N(min(250*time.Millisecond, 20*time.Millisecond<<min(n, 4))))
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-			return nil, err
-		}
-	}
+	var v any
+	err := redislua.Retry(ctx, b.client, s.again, func() (err error) {
+		v, err = b.send(ctx, s, p, args)
+		return err
+	})
+	return v, err
 }
 
-// send runs a script by its hash, and with its text if the server does not know it.
 func (b *Broker) send(ctx context.Context, s *script, p int, args []any) (any, error) {
 	keys := b.parts[p].guards
 	if s == enqueueScript && b.cfg.Replicas > 0 {
 		return b.sendReplicated(ctx, s, p, args)
 	}
-	v, err := b.client.EvalSha(ctx, s.hash, keys, args...).Result()
-	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		v, err = b.client.Eval(ctx, s.text, keys, args...).Result()
-	}
-	return v, err
+	return s.Run(ctx, b.client, keys, args...)
 }
 
 // sendReplicated also waits until enough replicas have what the script wrote. WAIT asks for what its own connection has written,
@@ -144,8 +102,8 @@ func (b *Broker) sendReplicated(ctx context.Context, s *script, p int, args []an
 		_, err := pipe.Exec(ctx)
 		return err
 	}
-	if err = once("evalsha", s.hash); redis.HasErrorPrefix(v.Err(), "NOSCRIPT") {
-		err = once("eval", s.text)
+	if err = once("evalsha", s.Hash); redislua.Unknown(v.Err()) {
+		err = once("eval", s.Text)
 	}
 	switch {
 	case v.Err() != nil:
@@ -157,25 +115,6 @@ func (b *Broker) sendReplicated(ctx context.Context, s *script, p int, args []an
 		return nil, fmt.Errorf("%w: %d of %d within %v", errors.Join(ErrNotReplicated, err), n, b.cfg.Replicas, b.cfg.ReplicasWithin)
 	}
 	return v.Val(), nil
-}
-
-// retryable says whether the server refused a script before it began, and may take it soon.
-func retryable(err error) bool {
-	for _, prefix := range [...]string{"TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "MOVED", "ASK", "NOREPLICAS", "BUSY"} {
-		if redis.HasErrorPrefix(err, prefix) {
-			return true
-		}
-	}
-	return false
-}
-
-// lossy says whether a script may be sent again that may have run.
-func lossy(err error) bool {
-	if retryable(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return true
-	}
-	_, network := errors.AsType[net.Error](err)
-	return network
 }
 
 func wrap(name string, err error) error {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -100,61 +98,15 @@ func (b *Broker) node(ctx context.Context, p int) (*redis.Client, error) {
 	}
 }
 
-// look asks a server what it is by INFO, which managed services allow where they have no CONFIG.
+// look asks a server, once, whether it can keep a queue.
 func (b *Broker) look(ctx context.Context, node *redis.Client) error {
 	addr := node.Options().Addr
 	if _, fit := b.fit.Load(addr); fit {
 		return nil
 	}
-	text, err := node.Info(ctx).Result()
-	if redis.HasErrorPrefix(err, "NOPERM") || redis.HasErrorPrefix(err, "ERR unknown command") {
-		b.log.Warn("redisqueue: the server does not say what it is (INFO): whether it evicts keys, and whether it keeps them on its disk, is unknown", "addr", addr)
-		b.fit.Store(addr, true)
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("redisqueue: ask the server at %s what it is: %w", addr, err)
-	}
-	info := map[string]string{}
-	for line := range strings.Lines(text) {
-		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
-			info[name] = value
-		}
-	}
-	if err := b.judge(info, addr); err != nil {
+	if err := b.keeper.Look(ctx, node); err != nil {
 		return err
 	}
 	b.fit.Store(addr, true)
 	return nil
-}
-
-func (b *Broker) judge(info map[string]string, addr string) error {
-	if v := info["redis_version"]; v != "" && !atLeast(v, 6, 2) {
-		return fmt.Errorf("%w: %s runs Redis %s; want 6.2 or later, or Valkey", ErrServer, addr, v)
-	}
-	switch policy := info["maxmemory_policy"]; policy {
-	case "noeviction":
-	case "":
-		b.log.Warn("redisqueue: the server does not say whether it evicts keys; jobs are lost if it does: maxmemory-policy must be noeviction", "addr", addr)
-	default:
-		return fmt.Errorf("%w: %s evicts keys when its memory is full (maxmemory-policy %s), jobs among them; set it to noeviction", ErrServer, addr, policy)
-	}
-	switch info["aof_enabled"] {
-	case "1":
-	case "0":
-		b.log.Warn("redisqueue: the server has no append-only file: a crash of it loses what was accepted since its last snapshot; set appendonly yes", "addr", addr)
-	default:
-		b.log.Warn("redisqueue: the server does not say whether it has an append-only file; without one a crash of it loses jobs", "addr", addr)
-	}
-	return nil
-}
-
-func atLeast(version string, major, minor int) bool {
-	parts := strings.SplitN(version, ".", 3)
-	if len(parts) < 2 {
-		return true // no number that we know how to read
-	}
-	a, errA := strconv.Atoi(parts[0])
-	b, errB := strconv.Atoi(parts[1])
-	return errA != nil || errB != nil || a > major || a == major && b >= minor
 }

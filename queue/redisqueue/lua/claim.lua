@@ -338,6 +338,11 @@ local function take()
 	return 1
 end
 
+-- born is a head's number and time, which a replay changes.
+local function born(h)
+	return sub(h, 2, TAIL - 1)
+end
+
 local function due_in()
 	local first = call('ZRANGE', q.k .. 'due', 0, 0, 'WITHSCORES')
 	if not first[2] then
@@ -379,11 +384,14 @@ if known then
 	if last.number == number then
 		-- The same answer: the jobs are still where they were, or lost.
 		out.lost, out.enq = last.lost, last.enq
-		for _, id in ipairs(last.died) do
+		for n = 1, #last.died, 2 do
+			local id = last.died[n]
 			local d = call('HGET', q.k .. 'deadrec', id)
 			if d then
 				local reason, i = letter(d)
-				out.died[#out.died + 1] = {id, reason, int(call('ZSCORE', q.k .. 'dead', id)), i.h, without_payload(i)}
+				if born(i.h) == last.died[n + 1] then -- else it was replayed, and has died again
+					out.died[#out.died + 1] = {id, reason, int(call('ZSCORE', q.k .. 'dead', id)), i.h, without_payload(i)}
+				end
 			end
 		end
 		local changed = false
@@ -496,8 +504,9 @@ local lanes, ids = {}, {}
 for n = 1, #out.jobs, 4 do
 	lanes[#lanes + 1] = out.jobs[n]
 end
-for n, d in ipairs(out.died) do
-	ids[n] = d[1]
+for _, d in ipairs(out.died) do
+	ids[#ids + 1] = d[1]
+	ids[#ids + 1] = born(d[4])
 end
 call('SET', q.k .. 'a:' .. process, cmsgpack.pack({number = number, lanes = lanes, died = ids, lost = out.lost, enq = out.enq, now = q.now, due = dueIn}), 'PX', 600000)
 close_all(q)
