@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/breakwater-go/breakwater/internal/sqlite"
 )
 
 // opsInStep bounds how many calls share a transaction.
@@ -136,7 +138,7 @@ var errNoConnection = errors.New("no connection")
 func (b *Broker) transact(ops []*op) {
 	err := b.attempt(ops)
 	_, unknown := errors.AsType[*commitError](err)
-	if err == nil || len(ops) == 1 || isBusy(err) || errors.Is(err, errNoConnection) || unknown && !isFull(err) {
+	if err == nil || len(ops) == 1 || sqlite.IsBusy(err) || errors.Is(err, errNoConnection) || unknown && !sqlite.IsFull(err) {
 		for _, o := range ops {
 			o.done <- err
 		}
@@ -159,7 +161,7 @@ func (b *Broker) attempt(ops []*op) error {
 		}
 	}
 	err := b.commit(ops)
-	if !isFull(err) {
+	if !sqlite.IsFull(err) {
 		return err
 	}
 	if adds {
@@ -246,14 +248,14 @@ func (b *Broker) enter(ctx context.Context) (conn *sql.Conn, tx *sql.Tx, s *step
 	patient := fmt.Sprintf("PRAGMA busy_timeout = %d", b.cfg.BusyTimeout/time.Millisecond)
 	for {
 		tx, s, err = b.tryBegin(ctx, conn)
-		if err == nil || !isBusy(err) || time.Since(begun) > b.cfg.BusyTimeout || ctx.Err() != nil {
+		if err == nil || !sqlite.IsBusy(err) || time.Since(begun) > b.cfg.BusyTimeout || ctx.Err() != nil {
 			break
 		}
 		time.Sleep(time.Millisecond)
 	}
 	if err != nil {
 		_, e := conn.ExecContext(context.WithoutCancel(ctx), patient)
-		giveBack(conn, e != nil || !isBusy(err))
+		giveBack(conn, e != nil || !sqlite.IsBusy(err))
 		return nil, nil, nil, err
 	}
 	if _, err := tx.ExecContext(ctx, patient); err != nil {

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/breakwater-go/breakwater/internal/sqlite"
 )
 
 // ErrFull is wrapped by Enqueue's error when the disk is full, or when more than Config.MaxBytes are in use. Nothing of
@@ -64,7 +66,7 @@ func (b *Broker) ready(ctx context.Context) error {
 	// To make a file's journal a WAL does not wait for others that use the file, as everything else does.
 	begin := time.Now()
 	err := b.prepare(ctx)
-	for ctx.Err() == nil && isBusy(err) && time.Since(begin) < b.cfg.BusyTimeout {
+	for ctx.Err() == nil && sqlite.IsBusy(err) && time.Since(begin) < b.cfg.BusyTimeout {
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
@@ -193,30 +195,6 @@ func (b *Broker) checkpoint() {
 	if _, err := b.db.ExecContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
 		b.log.Warn("sqlqueue: checkpoint", "error", err)
 	}
-}
-
-// Result codes of SQLite, https://www.sqlite.org/rescode.html.
-const (
-	busy = 5
-	full = 13
-)
-
-func isBusy(err error) bool { return hasCode(err, busy, "database is locked") }
-func isFull(err error) bool { return hasCode(err, full, "database or disk is full") }
-
-// hasCode says whether an error is SQLite's of a code. Drivers tell the code in ways of their own; the text is SQLite's and the
-// same in all.
-func hasCode(err error, code int, text string) bool {
-	if err == nil {
-		return false
-	}
-	if c, ok := errors.AsType[interface {
-		error
-		Code() int
-	}](err); ok {
-		return c.Code()&0xff == code
-	}
-	return strings.Contains(err.Error(), text)
 }
 
 // reserve is a file that takes up room, to be given up when there is no other: a queue that can't write can't even say

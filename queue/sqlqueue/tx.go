@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/breakwater-go/breakwater/internal/sqlite"
 	"github.com/breakwater-go/breakwater/queue"
 )
 
@@ -213,7 +214,7 @@ func (e busyError) Unwrap() error             { return e.error }
 func (e busyError) RetryAfter() time.Duration { return time.Second }
 
 func putOff(err error) error {
-	if isBusy(err) || errors.Is(err, errNoConnection) {
+	if sqlite.IsBusy(err) || errors.Is(err, errNoConnection) {
 		return busyError{err}
 	}
 	return err
