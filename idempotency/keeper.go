@@ -195,7 +195,7 @@ func (k *Keeper) await(ctx context.Context, r Request, c Claim) (asked time.Time
 			return asked, c, nil
 		}
 		// Those in other processes can't tell us: asked soon at first, then twice a second.
-		pause := time.NewTimer(max(min(left, c.Rest, rand.N(min(500*time.Millisecond, 20*time.Millisecond<<min(n, 5)))), time.Millisecond))
+		pause := time.NewTimer(min(left, max(time.Millisecond, min(c.Rest, rand.N(min(500*time.Millisecond, 20*time.Millisecond<<min(n, 5)))))))
 		select {
 		case <-k.holds.ended(r.Name):
 		case <-pause.C:

@@ -1,7 +1,6 @@
 package jobhttp
 
 import (
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -10,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/breakwater-go/breakwater/internal/problem"
 )
 
 // Error is an answer other than success, sent as application/problem+json (RFC 9457). An accept func returns one,
@@ -47,27 +48,10 @@ func (h *Handler) unavailable() *Error {
 
 // refuse answers with a problem.
 func (h *Handler) refuse(w http.ResponseWriter, e *Error) {
-	type problem struct {
-		Type   string `json:"type"`
-		Title  string `json:"title"`
-		Status int    `json:"status"`
-		Detail string `json:"detail,omitempty"`
-	}
 	if e.Status < 400 || e.Status > 599 {
 		e = errOurs
 	}
-	p := problem{e.Type, e.title(), e.Status, e.Detail}
-	if p.Type == "" {
-		p.Type = "about:blank"
-	}
-	if e.RetryAfter > 0 {
-		setRetryAfter(w, e.RetryAfter)
-	}
-	body, err := json.Marshal(p)
-	if err != nil { // strings and a number: it can't be
-		body = []byte("{}")
-	}
-	write(w, e.Status, "application/problem+json", body)
+	problem.Write(w, problem.Details{Status: e.Status, Type: e.Type, Title: e.Title, Detail: e.Detail, RetryAfter: e.RetryAfter})
 }
 
 // only says whether the method is one of those that are possible here, and answers if it is not.
@@ -93,7 +77,7 @@ func write(w http.ResponseWriter, status int, contentType string, body []byte) {
 }
 
 func setRetryAfter(w http.ResponseWriter, d time.Duration) {
-	w.Header().Set("Retry-After", strconv.FormatInt(max(1, int64((d+time.Second-1)/time.Second)), 10))
+	w.Header().Set("Retry-After", problem.Seconds(d))
 }
 
 // recovered, deferred, answers 500 if one of the user's funcs has panicked. Nothing is written before they are called.
