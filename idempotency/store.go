@@ -52,12 +52,12 @@ type Name struct {
 
 func (n Name) String() string { return fmt.Sprintf("%q of %q in %q", n.Op, n.ID, n.Scope) }
 
-// Token tells a claim from all others. The claimer draws it, so that a claim whose answer was lost can be repeated.
-type Token [16]byte
+// Token tells a claim from all others of its key. The claimer draws it, so that a claim whose answer was lost can be repeated: 64 bits from
+// the runtime's generator, which nobody who makes claims can steer.
+type Token [8]byte
 
 func newToken() (t Token) {
 	binary.NativeEndian.PutUint64(t[:], rand.Uint64())
-	binary.NativeEndian.PutUint64(t[8:], rand.Uint64())
 	return t
 }
 

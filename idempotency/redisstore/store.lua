@@ -1,32 +1,38 @@
--- One record, KEYS[1], a string: format, state, token, the lease's end in ms (of a released or finished one 0), fingerprint, version, result. ARGV[1] says which step; see store.go.
+-- One record, KEYS[1], a string: format, state, token, lengths of fingerprint and version, in progress the lease's end in ms, fingerprint, version, result. ARGV[1] says which
+-- step; see store.go. What is done without a result has 12 bytes, which Redis keeps beside the object.
 -- A record is there for as long as anything is known. All times are the server's.
 local FORMAT, PROGRESS, DONE, RELEASED = 1, 1, 2, 3 -- states are part of the format
-local HEAD = '>BBc16I6BB'
-local HEAD_SIZE = 26
+local HEAD, HEAD_SIZE = '>BBc8BB', 12
+local ENDS, ENDS_SIZE = '>I6', 6
 local call, sub, byte, pack = redis.call, string.sub, string.byte, struct.pack
 local key, step = KEYS[1], ARGV[1]
 
 local t = call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 
-local rec, newer
+local rec
 local v = call('GET', key)
 if v then
 	if byte(v) ~= FORMAT then
 		return redis.error_reply('NEWERFORMAT this record')
 	end
-	local _, state, token, ends, fl, vl = struct.unpack(HEAD, v)
-	rec = {
-		state = state, token = token, ends = ends, fingerprint = sub(v, HEAD_SIZE + 1, HEAD_SIZE + fl),
-		version = sub(v, HEAD_SIZE + fl + 1, HEAD_SIZE + fl + vl), rest = HEAD_SIZE + fl + vl + 1,
-	}
+	local _, state, token, fl, vl = struct.unpack(HEAD, v)
+	local at, ends = HEAD_SIZE + 1, 0
+	if state == PROGRESS then
+		ends, at = struct.unpack(ENDS, v, at)
+	end
+	rec = {state = state, token = token, ends = ends, fingerprint = sub(v, at, at + fl - 1), version = sub(v, at + fl, at + fl + vl - 1), rest = at + fl + vl}
 end
 
 local function write(state, token, ends, fingerprint, version, result, px)
 	if v then
 		call('PEXPIRE', key, px) -- a write that a full Redis allows; what follows it is allowed as well
 	end
-	call('SET', key, pack(HEAD, FORMAT, state, token, ends, #fingerprint, #version) .. fingerprint .. version .. result, 'PX', px)
+	local head = pack(HEAD, FORMAT, state, token, #fingerprint, #version)
+	if state == PROGRESS then
+		head = head .. pack(ENDS, ends)
+	end
+	call('SET', key, head .. fingerprint .. version .. result, 'PX', px)
 end
 
 -- compare orders bytes: Lua's own < asks the server's locale.

@@ -13,6 +13,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -83,7 +84,7 @@ func (r *rig) operator() idempotency.Operator {
 func (r *rig) lease(id string) idempotency.Lease {
 	n := r.n.Add(1)
 	l := idempotency.Lease{Name: idempotency.Name{Op: "op", Scope: r.scope, ID: id}}
-	copy(l.Token[:], fmt.Sprintf("token%011d", n))
+	binary.BigEndian.PutUint64(l.Token[:], n)
 	return l
 }
 

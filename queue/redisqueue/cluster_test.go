@@ -3,114 +3,27 @@ package redisqueue_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"github.com/breakwater-go/breakwater/internal/redisserver"
 	"github.com/breakwater-go/breakwater/internal/redisserver/redistest"
 	"github.com/breakwater-go/breakwater/queue"
 	"github.com/breakwater-go/breakwater/queue/brokertest"
 	"github.com/breakwater-go/breakwater/queue/redisqueue"
 )
 
-const slots = 16384
-
-// cluster is a Redis Cluster of three nodes.
-type cluster struct {
-	servers []*redisserver.Server
-	nodes   []*redis.Client
-	ids     []string
-}
-
-func startCluster(t testing.TB) (*cluster, *redis.ClusterClient) {
-	t.Helper()
-	ctx := t.Context()
-	c := &cluster{}
-	var addrs []string
-	for i := range 3 {
-		s := redistest.Start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--appendonly", "yes")
-		node := redistest.Dial(t, s.Addr)
-		c.servers = append(c.servers, s)
-		c.nodes, addrs = append(c.nodes, node), append(addrs, s.Addr)
-		id, err := node.Do(ctx, "cluster", "myid").Text()
-		require.NoError(t, err)
-		c.ids = append(c.ids, id)
-		require.NoError(t, node.ClusterAddSlotsRange(ctx, i*slots/3, (i+1)*slots/3-1).Err())
-		if i > 0 {
-			host, port, err := net.SplitHostPort(addrs[0])
-			require.NoError(t, err)
-			require.NoError(t, node.ClusterMeet(ctx, host, port).Err())
-		}
-	}
-	for _, node := range c.nodes {
-		require.Eventually(t, func() bool {
-			info := node.ClusterInfo(ctx).Val()
-			return strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3")
-		}, time.Minute, 10*time.Millisecond)
-	}
-	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs})
-	t.Cleanup(func() { require.NoError(t, client.Close()) })
-	return c, client
-}
-
-// owner is which node has a slot, as the first one sees it.
-func (c *cluster) owner(t testing.TB, slot int) int {
-	t.Helper()
-	ranges, err := c.nodes[0].ClusterSlots(t.Context()).Result() //nolint:staticcheck // CLUSTER SHARDS needs Redis 7
-	require.NoError(t, err)
-	for _, r := range ranges {
-		if slot >= r.Start && slot <= r.End {
-			for i, id := range c.ids {
-				if r.Nodes[0].ID == id {
-					return i
-				}
-			}
-		}
-	}
-	require.Fail(t, "nobody has the slot", slot)
-	return 0
-}
-
-// move moves a slot to another node, as redis-cli --cluster reshard does, a few keys at a time.
-func (c *cluster) move(t testing.TB, slot, to int) {
-	t.Helper()
-	ctx := t.Context()
-	from := c.owner(t, slot)
-	if from == to {
-		return
-	}
-	require.NoError(t, c.nodes[to].Do(ctx, "cluster", "setslot", slot, "importing", c.ids[from]).Err())
-	require.NoError(t, c.nodes[from].Do(ctx, "cluster", "setslot", slot, "migrating", c.ids[to]).Err())
-	host, port, err := net.SplitHostPort(c.nodes[to].Options().Addr)
-	require.NoError(t, err)
-	for {
-		keys, err := c.nodes[from].ClusterGetKeysInSlot(ctx, slot, 5).Result()
-		require.NoError(t, err)
-		if len(keys) == 0 {
-			break
-		}
-		args := []any{"migrate", host, port, "", 0, 5000, "keys"}
-		require.NoError(t, c.nodes[from].Do(ctx, append(args, anys(keys)...)...).Err())
-	}
-	for _, i := range []int{to, from, 3 - to - from} {
-		require.NoError(t, c.nodes[i].Do(ctx, "cluster", "setslot", slot, "node", c.ids[to]).Err())
-	}
-}
-
 func TestCluster(t *testing.T) {
 	t.Parallel()
-	c, client := startCluster(t)
+	c, client := redistest.StartCluster(t)
 	used := map[int]bool{}
 	for p := range 5 {
 		slot, err := client.ClusterKeySlot(t.Context(), "{breakwater:"+strconv.Itoa(p)+"}:g1").Result()
 		require.NoError(t, err)
-		used[c.owner(t, int(slot))] = true
+		used[c.Owner(t, int(slot))] = true
 	}
 	require.Len(t, used, 3, "five partitions are on all three nodes")
 	brokertest.Run(t, brokertest.Config{
@@ -123,7 +36,7 @@ func TestCluster(t *testing.T) {
 // TestSlotsMoveWhileJobsFlow moves the slots of a space from node to node, more than once, under load.
 func TestSlotsMoveWhileJobsFlow(t *testing.T) {
 	t.Parallel()
-	c, client := startCluster(t)
+	c, client := redistest.StartCluster(t)
 	const partitions = 3
 	l := brokertest.NewLoad(t, redisqueue.New(client, redisqueue.Config{Partitions: partitions}))
 	l.Work(10 * time.Second)
@@ -134,7 +47,7 @@ func TestSlotsMoveWhileJobsFlow(t *testing.T) {
 			l.More(100)
 			slot, err := client.ClusterKeySlot(t.Context(), "{breakwater:"+strconv.Itoa(p)+"}:g1").Result()
 			require.NoError(t, err)
-			c.move(t, int(slot), (c.owner(t, int(slot))+1+round)%3)
+			c.Move(t, int(slot), (c.Owner(t, int(slot))+1+round)%3)
 		}
 	}
 	l.More(200)
@@ -146,7 +59,7 @@ func TestSlotsMoveWhileJobsFlow(t *testing.T) {
 // TestBulkEnqueueAcrossClusterSlotsReportsEachJob has one batch for several nodes, of which one is away.
 func TestBulkEnqueueAcrossClusterSlotsReportsEachJob(t *testing.T) {
 	t.Parallel()
-	c, client := startCluster(t)
+	c, client := redistest.StartCluster(t)
 	const partitions = 6
 	q, err := queue.New(redisqueue.New(client, redisqueue.Config{Partitions: partitions}), queue.Config{})
 	require.NoError(t, err)
@@ -160,7 +73,7 @@ func TestBulkEnqueueAcrossClusterSlotsReportsEachJob(t *testing.T) {
 		require.False(t, r.Duplicate)
 		require.NotEmpty(t, r.ID, i)
 	}
-	require.NoError(t, c.servers[1].Pause())
+	require.NoError(t, c.Servers[1].Pause())
 	for i := range jobs {
 		jobs[i].DedupeKey += " again"
 	}
@@ -168,7 +81,7 @@ func TestBulkEnqueueAcrossClusterSlotsReportsEachJob(t *testing.T) {
 	defer cancel()
 	receipts, err = q.Enqueue(ctx, jobs...)
 	require.Error(t, err)
-	require.NoError(t, c.servers[1].Resume())
+	require.NoError(t, c.Servers[1].Resume())
 	accepted := 0
 	for _, r := range receipts {
 		if r.ID != "" {
@@ -192,7 +105,7 @@ func TestBulkEnqueueAcrossClusterSlotsReportsEachJob(t *testing.T) {
 // TestNodeThatIsAwayKeepsNobodyFromTheOthers has a process start while one primary of three is away.
 func TestNodeThatIsAwayKeepsNobodyFromTheOthers(t *testing.T) {
 	t.Parallel()
-	c, client := startCluster(t)
+	c, client := redistest.StartCluster(t)
 	const partitions = 6
 	enqueue := func(client redis.UniversalClient) (accepted int) {
 		q, err := queue.New(redisqueue.New(client, redisqueue.Config{Partitions: partitions}), queue.Config{})
@@ -213,15 +126,15 @@ func TestNodeThatIsAwayKeepsNobodyFromTheOthers(t *testing.T) {
 		return accepted
 	}
 	require.Equal(t, 60, enqueue(client))
-	for _, node := range c.nodes {
+	for _, node := range c.Nodes {
 		require.NoError(t, node.ConfigSet(t.Context(), "cluster-require-full-coverage", "no").Err())
 	}
 	slot, err := client.ClusterKeySlot(t.Context(), "{breakwater:0}:g1").Result()
 	require.NoError(t, err)
-	away := c.owner(t, int(slot)) // even the one that decides how many partitions there are
-	require.NoError(t, c.servers[away].Pause())
-	defer c.servers[away].Resume() //nolint:errcheck // the test is over
-	young := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{c.nodes[(away+1)%3].Options().Addr, c.nodes[(away+2)%3].Options().Addr}, ReadTimeout: 500 * time.Millisecond, DialTimeout: 500 * time.Millisecond})
+	away := c.Owner(t, int(slot)) // even the one that decides how many partitions there are
+	require.NoError(t, c.Servers[away].Pause())
+	defer c.Servers[away].Resume() //nolint:errcheck // the test is over
+	young := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{c.Nodes[(away+1)%3].Options().Addr, c.Nodes[(away+2)%3].Options().Addr}, ReadTimeout: 500 * time.Millisecond, DialTimeout: 500 * time.Millisecond})
 	defer young.Close() //nolint:errcheck // as above
 	accepted := enqueue(young)
 	require.Positive(t, accepted)
