@@ -202,6 +202,11 @@ func newClient(url string) *client {
 	return &client{url: url, http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1024}}}
 }
 
+// noted tells the systems that the call of a key is recorded as done.
+func (c *client) noted(ctx context.Context, key string) error {
+	return c.do(ctx, "noted", call{}, key)
+}
+
 // do tells a system of an event. A key marks the call as the same one as others of that key; "" is none.
 func (c *client) do(ctx context.Context, system string, in call, key string) error {
 	body, err := json.Marshal(in)

@@ -31,6 +31,7 @@ func newClassic(ctx context.Context, set settings) (http.Handler, func() error, 
 		in := call{
 			Event: r.Header.Get("X-Shopify-Webhook-Id"), Topic: topic,
 			Shop: r.Header.Get("X-Shopify-Shop-Domain"), Subject: subjectOf(body),
+			Stock: stockOf(body),
 		}
 		for _, system := range steps[topic] {
 			// Shopify hanging up does not undo what was begun: the work goes on, as it does in most handlers.
@@ -66,4 +67,11 @@ func subjectOf(body []byte) string {
 	default:
 		return "order/" + ids.ID.String()
 	}
+}
+
+// stockOf reads how many there are of an inventory item.
+func stockOf(body []byte) int {
+	var s stock
+	_ = json.Unmarshal(body, &s) // others have none
+	return s.Available
 }

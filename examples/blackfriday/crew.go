@@ -19,7 +19,7 @@ import (
 type crew struct {
 	set     settings
 	systems *systems
-	book    book
+	home    home
 	jobs    *queue.Queue
 	trouble chan error    // a process has ended by itself
 	calm    chan struct{} // closed when nobody is to be killed any more
@@ -40,16 +40,18 @@ type kills struct {
 }
 
 func newCrew(ctx context.Context, o options, systems *systems) (*crew, error) {
-	b, broker, err := openBook(o)
+	h, err := open(o)
 	if err != nil {
 		return nil, err
 	}
-	c := &crew{set: settings{options: o, URL: systems.url}, systems: systems, book: b, trouble: make(chan error, 1), calm: make(chan struct{})}
-	if c.jobs, err = queue.New(broker, queue.Config{}); err != nil {
+	c := &crew{set: settings{options: o, URL: systems.url}, systems: systems, home: h, trouble: make(chan error, 1), calm: make(chan struct{})}
+	if c.jobs, err = queue.New(h.broker, queue.Config{}); err != nil {
 		return c, err
 	}
-	if err := b.make(ctx); err != nil {
-		return c, err
+	if h.file != nil {
+		if err := h.file.make(ctx); err != nil {
+			return c, err
+		}
 	}
 	if err := c.serve(); err != nil {
 		return c, err
@@ -202,9 +204,12 @@ func (c *crew) killRedis(ctx context.Context) error {
 	return nil
 }
 
-// follow takes what the workers write down into the log of the systems.
+// follow takes what is written in the database into the log of the systems, if it is not one of them.
 func (c *crew) follow(ctx context.Context) error {
-	var after mark
+	if c.home.file == nil {
+		return nil
+	}
+	after := 0
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for last := false; !last; {
@@ -213,11 +218,12 @@ func (c *crew) follow(ctx context.Context) error {
 		case <-ctx.Done():
 			last = true
 		}
-		keys, effects, err := c.book.read(context.WithoutCancel(ctx), &after)
+		effects, err := c.home.file.effects(context.WithoutCancel(ctx), after)
 		if err != nil {
 			return err
 		}
-		c.systems.read(keys, effects)
+		after += len(effects)
+		c.systems.read(effects)
 	}
 	return nil
 }
@@ -249,5 +255,5 @@ func (c *crew) stop() {
 			p.stop()
 		}
 	}
-	_ = c.book.close() // what it was asked is done
+	_ = c.home.close() // what it was asked is done
 }

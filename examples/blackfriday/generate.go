@@ -21,6 +21,7 @@ type event struct {
 	Topic   string
 	Subject string        // the resource, as the generator knows it
 	At      time.Duration // when it happened, in Shopify's time
+	Stock   int           // of an inventory level, from then on
 	body    []byte
 }
 
@@ -35,6 +36,9 @@ var steps = map[string][]string{
 	"products/update":         {"database"},
 	"inventory_levels/update": {"database", "erp"},
 }
+
+// replaces are the topics whose events say how a resource is now: of two the newer one counts, and the older one need not be worked on any more.
+var replaces = map[string]bool{"products/update": true, "inventory_levels/update": true}
 
 func shopName(i int) string { return fmt.Sprintf("shop-%02d.myshopify.com", i) }
 
@@ -62,9 +66,14 @@ func generate(o options) []event {
 		stamp := stormDay.Add(at).Format(time.RFC3339)
 		body = bytes.ReplaceAll(body, []byte("2021-12-31T19:00:00-05:00"), []byte(stamp))
 		number++
+		stock := 0
+		if topic == "inventory_levels/update" {
+			stock = number
+			body = bytes.ReplaceAll(body, []byte(`"available": null`), fmt.Appendf(nil, `"available": %d`, stock))
+		}
 		events = append(events, event{
 			ID:   fmt.Sprintf("%08x-0000-4000-8000-%012x", o.Seed&0xffffffff, number),
-			Shop: shop, Topic: topic, Subject: subject, At: at, body: body,
+			Shop: shop, Topic: topic, Subject: subject, At: at, Stock: stock, body: body,
 		})
 	}
 	span := func(from, to float64) time.Duration { // a moment between two shares of the storm
@@ -102,11 +111,22 @@ func generate(o options) []event {
 			}
 		}
 	}
-	for i := range o.Orders / 5 {
-		shop, id := shopName(rng.IntN(o.Shops)), 7_000_000_000_000_000_000+int64(i%50)
-		add(span(0, 1), shop, "products/update", fmt.Sprintf("product/%d", id), productIDs, id)
-		shop, id = shopName(rng.IntN(o.Shops)), 8_000_000_000_000_000_000+int64(i%50)
-		add(span(0, 1), shop, "inventory_levels/update", fmt.Sprintf("inventory_level/%d/24826418", id), inventoryIDs, id)
+	// Products and stock change several times within seconds, as they do when a sale sells them.
+	for i := range o.Orders / 20 {
+		for _, kind := range []struct {
+			topic, subject string
+			samples        []string
+			id             int64
+		}{
+			{"products/update", "product/%d", productIDs, 7_000_000_000_000_000_000 + int64(i)},
+			{"inventory_levels/update", "inventory_level/%d/24826418", inventoryIDs, 8_000_000_000_000_000_000 + int64(i)},
+		} {
+			shop, at := shopName(rng.IntN(o.Shops)), span(0, 0.95)
+			for range 4 {
+				add(at, shop, kind.topic, fmt.Sprintf(kind.subject, kind.id), kind.samples, kind.id)
+				at = later(at, 200*time.Millisecond, 3*time.Second)
+			}
+		}
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.At, b.At) })
 	return events

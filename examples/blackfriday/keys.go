@@ -3,11 +3,8 @@ package main
 import "time"
 
 // keyHeader is the header of a key that a caller passes on, so that a call that is made again has no second effect. Only the Breakwater side
-// under -kill does so.
+// does so.
 const keyHeader = "Idempotency-Key"
-
-// keyOf makes a key. It goes by the job and not by the delivery, so that it can't hide a delivery that was queued twice.
-func keyOf(job, system string) string { return job + " " + system }
 
 // keyed is a call as a system remembers it.
 type keyed struct {
@@ -17,7 +14,7 @@ type keyed struct {
 	came   time.Time
 	ended  time.Time // when it was answered; zero while it is under way
 	done   bool      // it took effect, or one before it had
-	noted  bool      // the book said that it was done, before it came
+	noted  bool      // it was recorded as done before it came
 }
 
 // came takes note of a call, and says how far the storm is.
@@ -65,16 +62,13 @@ func (s *systems) take(k *keyed) {
 	}
 }
 
-// read adds what was found in the book: calls that are noted as done, and effects in the database, which is no process here.
-func (s *systems) read(keys []string, effects []effect) {
-	if len(keys)+len(effects) == 0 {
+// read adds effects that were found in the database, where that is no process here.
+func (s *systems) read(effects []effect) {
+	if len(effects) == 0 {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, key := range keys {
-		s.noted[key] = true
-	}
 	s.effects = append(s.effects, effects...)
 	s.last = time.Now()
 }
@@ -106,7 +100,7 @@ func (s *systems) busy(at time.Time) bool {
 }
 
 // repeats counts the calls that were made although one of their key had taken effect, or was still under way. A repeat is excused if the
-// worker that made the call before it was killed before the repeat came in, and if it had not noted the call as done: nobody could know. What a
+// worker that made the call before it was killed before the repeat came in, and if the call was not recorded as done: nobody could know. What a
 // dead worker had sent may come in after its death, so nothing is asked of that call's time; a worker's number is that of one process. Any other
 // repeat is a job that ran twice.
 func (s *systems) repeats() (excused, twice int) {

@@ -28,6 +28,9 @@ type ledger struct {
 	AckedLost  int `json:"acknowledged_lost"` // of these, acknowledged ones
 	Twice      int `json:"twice"`             // effects that happened more than once
 	OutOfOrder int `json:"out_of_order"`      // effects after one of an event that was sent when this one had been taken
+	Stale      int `json:"stale_overwrites"`  // effects of an older state of a product or stock after a newer one's
+	StockWrong int `json:"stock_wrong"`       // stocks that end, in a system, other than in the shops
+	Superseded int `json:"superseded"`        // events whose effect nobody needs any more: a newer state had its own
 	Garbled    int `json:"garbled"`           // effects that name another shop, topic or resource than the event's
 	Overlaps   int `json:"overlaps"`          // repeated requests that met the event's first run
 	Abandoned  int `json:"workers_abandoned"` // workers that died between two steps of a job, which another took over
@@ -92,14 +95,25 @@ func (s *side) ledger() ledger {
 		work[e.Event] = w
 	}
 
+	var twice int
+	l.Excused, twice = s.systems.repeats()
+	l.Twice += twice // only the key kept it from being one
 	s.underKill(&l)
 	l.Redis, l.Problems = s.o.Redis != "" && s.name != "classic", s.problems
 
+	states := s.states(effects)
+	l.Stale, l.StockWrong = states.stale, s.stockWrong(states)
 	var quiet []float64
 	for _, e := range s.truth {
-		missing := false
+		missing, superseded := false, false
 		for _, system := range steps[e.Topic] {
-			missing = missing || times[key{e.ID, system}] == 0
+			if times[key{e.ID, system}] == 0 {
+				newer := states.supersede(system, e)
+				superseded, missing = superseded || newer, missing || !newer
+			}
+		}
+		if superseded {
+			l.Superseded++
 		}
 		switch {
 		case missing:
@@ -107,7 +121,7 @@ func (s *side) ledger() ledger {
 			if _, kept := s.letters[e.ID]; s.acked[e.ID] && !kept {
 				l.AckedLost++
 			}
-		case e.Shop != noisy:
+		case e.Shop != noisy && !superseded:
 			quiet = append(quiet, ms(work[e.ID].to.Sub(began[e.ID])))
 		}
 	}
@@ -124,7 +138,66 @@ func (s *side) ledger() ledger {
 	return l
 }
 
-// underKill counts what the kills did. A call that was repeated without an excuse is a second effect: only its key kept it from being one.
+// resource is a product or a stock as a system has it.
+type resource struct{ system, shop, subject string }
+
+func (e *event) in(system string) resource { return resource{system, e.Shop, e.Subject} }
+
+// states are the products and stocks in the systems.
+type states struct {
+	newest map[resource]time.Duration // of which moment the newest is that ever took effect
+	last   map[resource]int           // the stock that took effect last
+	stale  int                        // how often an older one took effect after a newer one
+}
+
+// states follows them. What a resource is, and which of two states is the newer one, is the generator's word.
+func (s *side) states(effects []effect) states {
+	truth := map[string]*event{}
+	for i := range s.truth {
+		truth[s.truth[i].ID] = &s.truth[i]
+	}
+	st := states{newest: map[resource]time.Duration{}, last: map[resource]int{}}
+	for _, e := range effects {
+		t := truth[e.Event]
+		if t == nil || !replaces[t.Topic] {
+			continue
+		}
+		r := t.in(e.System)
+		if newest, ok := st.newest[r]; ok && t.At < newest {
+			st.stale++
+		} else {
+			st.newest[r] = t.At
+		}
+		st.last[r] = e.Stock
+	}
+	return st
+}
+
+// supersede says whether an event needs no effect in a system any more: a newer state of its resource had one.
+func (st *states) supersede(system string, e event) bool {
+	newest, ok := st.newest[e.in(system)]
+	return ok && replaces[e.Topic] && newest > e.At
+}
+
+// stockWrong counts the stocks that end other than in the shops.
+func (s *side) stockWrong(st states) (wrong int) {
+	want := map[resource]int{}
+	for _, e := range s.truth { // in the order in which things happened
+		if e.Topic == "inventory_levels/update" {
+			for _, system := range steps[e.Topic] {
+				want[e.in(system)] = e.Stock
+			}
+		}
+	}
+	for r, stock := range want {
+		if st.last[r] != stock {
+			wrong++
+		}
+	}
+	return wrong
+}
+
+// underKill counts what the kills did.
 func (s *side) underKill(l *ledger) {
 	if s.crew == nil {
 		return
@@ -143,9 +216,6 @@ func (s *side) underKill(l *ledger) {
 			l.ServersCut++
 		}
 	}
-	var twice int
-	l.Excused, twice = s.systems.repeats()
-	l.Twice += twice
 	if l.Dead = len(s.letters); l.Dead > 0 {
 		l.DeadOf = slices.Sorted(maps.Values(s.letters))[0]
 	}
@@ -299,6 +369,7 @@ func report(out io.Writer, classic, breakwater ledger) {
 		row("dead letters", count(func(l ledger) int { return l.Dead }))
 	} else {
 		row("workers abandoned mid-job", count(func(l ledger) int { return l.Abandoned }))
+		row("calls repeated for that, by key", count(func(l ledger) int { return l.Excused }))
 	}
 	row("acknowledgement p50 / p99", func(l ledger) string { return fmt.Sprintf("%.1f / %.1f ms", l.AckP50, l.AckP99) })
 	row("quiet shops wait p50 / p99", func(l ledger) string { return fmt.Sprintf("%.0f / %.0f ms", l.QuietP50, l.QuietP99) })
@@ -306,6 +377,8 @@ func report(out io.Writer, classic, breakwater ledger) {
 	row("lost events", count(func(l ledger) int { return l.Lost }))
 	row("effects done twice", count(func(l ledger) int { return l.Twice }))
 	row("effects out of order", count(func(l ledger) int { return l.OutOfOrder }))
+	row("stale overwrites", count(func(l ledger) int { return l.Stale }))
+	row("stocks that differ from the shops'", count(func(l ledger) int { return l.StockWrong }))
 	if breakwater.Redis {
 		row("found wrong in Redis", count(func(l ledger) int { return len(l.Problems) }))
 	}
@@ -324,6 +397,8 @@ func judge(classic, breakwater ledger) (broken, weak string) {
 	check(&breaks, b.AckedLost == 0, "P1: %d acknowledged events are lost", b.AckedLost)
 	check(&breaks, b.Twice == 0, "P2 or P3: %d effects happened twice", b.Twice)
 	check(&breaks, b.OutOfOrder == 0, "P4: %d effects out of order", b.OutOfOrder)
+	check(&breaks, b.Stale == 0, "P5: %d older states took effect after newer ones", b.Stale)
+	check(&breaks, b.StockWrong == 0 || b.Acknowledged < b.Events, "P5: %d stocks differ from the shops'", b.StockWrong)
 	check(&breaks, b.Garbled == 0, "%d effects name another resource than their event's", b.Garbled)
 	check(&breaks, len(b.Problems) == 0, "%d things are wrong in Redis: %s", len(b.Problems), strings.Join(b.Problems, "; "))
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ func perfect() *side {
 		s.acked[e.ID] = true
 		for _, system := range steps[e.Topic] {
 			at = at.Add(10 * time.Millisecond)
-			s.systems.effects = append(s.systems.effects, effect{System: system, call: call{Event: e.ID, Shop: e.Shop, Topic: e.Topic, Subject: e.Subject},
+			s.systems.effects = append(s.systems.effects, effect{System: system, call: call{Event: e.ID, Shop: e.Shop, Topic: e.Topic, Subject: e.Subject, Stock: e.Stock},
 				Came: at, Done: at.Add(time.Millisecond)})
 		}
 		at = at.Add(10 * time.Millisecond)
@@ -47,6 +48,16 @@ func twoOfOneSubject(t *testing.T, s *side) (first, second int) {
 	}
 	t.Fatal("no subject has two events")
 	return 0, 0
+}
+
+// olderState is an event of a product that changed again afterwards.
+func olderState(s *side) string {
+	for _, e := range s.truth {
+		if e.Topic == "products/update" {
+			return e.ID
+		}
+	}
+	return ""
 }
 
 // The ledger must see each kind of harm: a check that can't fail proves nothing.
@@ -79,6 +90,28 @@ func TestLedgerSeesHarm(t *testing.T) {
 			e[i], e[j] = e[j], e[i]
 			e[i].Subject = "order/6000000000000000000"
 		}, "P4: 1 effects out of order; 1 effects name another resource than their event's"},
+		"an older state after a newer one": {func(s *side) {
+			for _, e := range s.systems.effects { // it comes back when all is over
+				if e.Topic == "inventory_levels/update" && e.System == "erp" {
+					e.Event += "-late"
+					s.truth = append([]event{{ID: e.Event, Shop: e.Shop, Topic: e.Topic, Subject: e.Subject, At: -1}}, s.truth...)
+					s.acked[e.Event] = true
+					s.systems.effects = append(s.systems.effects, e)
+					return
+				}
+			}
+		}, "P5: 1 older states took effect after newer ones; P5: 1 stocks differ from the shops'"},
+		"a stock is another's": {func(s *side) {
+			for i := len(s.systems.effects) - 1; ; i-- {
+				if e := &s.systems.effects[i]; e.Topic == "inventory_levels/update" {
+					e.Stock++
+					return
+				}
+			}
+		}, "P5: 1 stocks differ from the shops'"},
+		"an older state is missing": {func(s *side) { // a newer one has taken its place
+			s.systems.effects = slices.DeleteFunc(s.systems.effects, func(e effect) bool { return e.Event == olderState(s) })
+		}, ""},
 		"keys in Redis contradict each other": {func(s *side) { s.problems = []string{"a job is in two places", "1 jobs are left in the queue"} },
 			"2 things are wrong in Redis: a job is in two places; 1 jobs are left in the queue"},
 	} {

@@ -1,14 +1,21 @@
 package main
 
 import (
-	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 
+	_ "modernc.org/sqlite"
+
+	"github.com/breakwater-go/breakwater/idempotency"
+	"github.com/breakwater-go/breakwater/idempotency/redisstore"
+	"github.com/breakwater-go/breakwater/idempotency/sqlstore"
 	"github.com/breakwater-go/breakwater/queue"
+	"github.com/breakwater-go/breakwater/queue/redisqueue"
+	"github.com/breakwater-go/breakwater/queue/sqlqueue"
 )
 
 // place decides where the queue is, and makes a directory for it if nobody said. done is called with whether anything was wrong:
@@ -40,52 +47,34 @@ func place(o *options) (done func(wrong bool), err error) {
 	}, nil
 }
 
-// open gives the broker of a side and its configuration.
-func open(o options) (queue.Broker, queue.Config, error) {
+// home is where the Breakwater side keeps what must not be lost.
+type home struct {
+	broker queue.Broker
+	cfg    queue.Config
+	store  idempotency.Store
+	file   *fileBook // the database of the storm, where the queue is in a file; under -kill alone
+	close  func() error
+}
+
+// open opens it.
+func open(o options) (home, error) {
 	cfg := queue.Config{MaxAttempts: 1000} // the systems are down for long
-	if o.Memory {
+	switch {
+	case o.Memory:
 		cfg.AllowVolatile = true
-		return new(queue.Memory), cfg, nil
+		return home{broker: new(queue.Memory), cfg: cfg, store: new(idempotency.Memory), close: func() error { return nil }}, nil
+	case o.Redis != "":
+		client := dial(o)
+		return home{
+			broker: redisqueue.New(client, redisqueue.Config{Space: o.Space}), cfg: cfg,
+			store: redisstore.New(client, redisstore.Config{Space: o.Space}), close: client.Close,
+		}, nil
+	default:
+		db, err := sql.Open("sqlite", o.DB+"?_pragma=busy_timeout(10000)")
+		if err != nil {
+			return home{}, err
+		}
+		broker := sqlqueue.New(db, sqlqueue.Config{})
+		return home{broker: broker, cfg: cfg, store: sqlstore.New(db, sqlstore.Config{}), file: newFileBook(db, broker), close: db.Close}, nil
 	}
-	_, broker, err := openBook(o)
-	return broker, cfg, err
-}
-
-// book is what the workers under -kill write down where their queue is: the steps of jobs that are done. It has no key that would refuse
-// a second one: it is there to be counted.
-type book interface {
-	// make prepares it, once.
-	make(ctx context.Context) error
-	// steps are the systems that are done with a job.
-	steps(ctx context.Context, job string) ([]string, error)
-	// did writes notes down. When it has returned nil they outlive the process.
-	did(ctx context.Context, batch []note) error
-	// read gives the keys of the notes after a mark, and the effects in the database if it is in the same place, in the order in which
-	// they were written, and moves the mark.
-	read(ctx context.Context, after *mark) (keys []string, effects []effect, err error)
-	close() error
-}
-
-// database is a book that is the storm's database too: record writes the effect of a call in the transaction that completes its job.
-// Without it the database is a system like the others.
-type database interface {
-	record(ctx context.Context, c call) error
-}
-
-// note says that a system is done with a job.
-type note struct {
-	job, system string
-	written     chan error
-}
-
-// mark is how far a book has been read.
-type mark struct{ notes, effects int }
-
-func openBook(o options) (book, queue.Broker, error) {
-	if o.Redis != "" {
-		b, broker := openRedis(o)
-		return b, broker, nil
-	}
-	b, broker, err := openFile(o.DB)
-	return b, broker, err
 }

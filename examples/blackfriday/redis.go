@@ -61,15 +61,11 @@ func answers(o options) error {
 
 func dial(o options) *redis.Client { return redis.NewClient(&redis.Options{Addr: o.Redis}) }
 
-func openRedis(o options) (redisBook, *redisqueue.Broker) {
-	client := dial(o)
-	return redisBook{client, o.Space}, redisqueue.New(client, redisqueue.Config{Space: o.Space})
-}
-
 // inspect looks at what the storm has left in Redis: keys that contradict each other, and jobs that nobody has done.
 func inspect(ctx context.Context, o options) (problems []string, err error) {
-	book, broker := openRedis(o)
-	defer book.close() //nolint:errcheck // it was only read
+	client := dial(o)
+	defer client.Close() //nolint:errcheck // it was only read
+	broker := redisqueue.New(client, redisqueue.Config{Space: o.Space})
 	jobs, err := queue.New(broker, queue.Config{})
 	if err != nil {
 		return nil, err
@@ -105,75 +101,4 @@ func sweep(o options) error {
 		}
 	}
 	return nil
-}
-
-// redisBook keeps its notes beside the queue's keys. Redis has no transaction for an effect and a job's completion, so the
-// database is a system like the others.
-type redisBook struct {
-	client *redis.Client
-	space  string
-}
-
-var _ book = redisBook{}
-
-func (b redisBook) make(context.Context) error { return nil }
-
-func (b redisBook) stepsKey(job string) string { return b.space + ":steps:" + job }
-
-func (b redisBook) notedKey() string { return b.space + ":noted" }
-
-func (b redisBook) steps(ctx context.Context, job string) (systems []string, err error) {
-	err = patiently(ctx, func() (err error) {
-		systems, err = b.client.SMembers(ctx, b.stepsKey(job)).Result()
-		return err
-	})
-	return systems, err
-}
-
-// did may write a note twice, when Redis dies with its answer; it says the same.
-func (b redisBook) did(ctx context.Context, batch []note) error {
-	return patiently(ctx, func() error {
-		_, err := b.client.TxPipelined(ctx, func(tx redis.Pipeliner) error {
-			for _, n := range batch {
-				tx.SAdd(ctx, b.stepsKey(n.job), n.system)
-				tx.RPush(ctx, b.notedKey(), keyOf(n.job, n.system))
-			}
-			return nil
-		})
-		return err
-	})
-}
-
-func (b redisBook) read(ctx context.Context, after *mark) (keys []string, effects []effect, err error) {
-	err = patiently(ctx, func() (err error) {
-		keys, err = b.client.LRange(ctx, b.notedKey(), int64(after.notes), -1).Result()
-		return err
-	})
-	after.notes += len(keys)
-	return keys, nil, err
-}
-
-func (b redisBook) close() error { return b.client.Close() }
-
-const (
-	// patience is how long a book waits for a Redis that is being started again. The workers' calls that are made and not noted
-	// would be made twice if it gave up earlier.
-	patience = 20 * time.Second
-	// impatience is how often it looks.
-	impatience = 20 * time.Millisecond
-)
-
-// patiently tries until it works, or ctx ends.
-func patiently(ctx context.Context, do func() error) error {
-	for end := time.Now().Add(patience); ; {
-		err := do()
-		if err == nil || time.Now().After(end) {
-			return err
-		}
-		select {
-		case <-time.After(impatience):
-		case <-ctx.Done():
-			return err
-		}
-	}
 }

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -10,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/breakwater-go/breakwater/idempotency"
 	"github.com/breakwater-go/breakwater/internal/redisserver/redistest"
 	"github.com/breakwater-go/breakwater/queue"
 )
@@ -25,45 +24,18 @@ func placed(t *testing.T) (o options, done func(wrong bool)) {
 	return o, done
 }
 
-// What a worker has noted is there after Redis was killed, and a worker that notes while it is away waits.
-func TestNotesOutliveRedis(t *testing.T) {
-	t.Parallel()
-	o, done := placed(t)
-	b, _ := openRedis(o)
-	ctx := t.Context()
-	require.NoError(t, b.make(ctx))
-	require.NoError(t, b.did(ctx, []note{{job: "1", system: "erp"}, {job: "2", system: "erp"}}))
-	require.NoError(t, o.server.Kill())
-	noted := make(chan error, 1)
-	go func() { noted <- b.did(ctx, []note{{job: "1", system: "carrier"}}) }()
-	select {
-	case err := <-noted:
-		t.Fatal("noted without Redis:", err)
-	case <-time.After(100 * time.Millisecond):
-	}
-	require.NoError(t, o.server.Start())
-	require.NoError(t, <-noted)
-
-	systems, err := b.steps(ctx, "1")
+// claimed is a home that has a claim in its store.
+func claimed(t *testing.T, o options) home {
+	t.Helper()
+	h, err := open(o)
 	require.NoError(t, err)
-	assert.ElementsMatch(t, []string{"erp", "carrier"}, systems)
-	var after mark
-	keys, effects, err := b.read(ctx, &after)
+	t.Cleanup(func() { _ = h.close() })
+	r, err := idempotency.NewRequest("erp", idempotency.Key{ID: "1"})
 	require.NoError(t, err)
-	assert.Empty(t, effects)
-	assert.Equal(t, []string{keyOf("1", "erp"), keyOf("2", "erp"), keyOf("1", "carrier")}, keys)
-	require.NoError(t, b.did(ctx, []note{{job: "3", system: "erp"}}))
-	keys, _, err = b.read(ctx, &after)
+	r.For = time.Hour
+	_, err = h.store.Claim(t.Context(), r)
 	require.NoError(t, err)
-	assert.Equal(t, []string{keyOf("3", "erp")}, keys, "only what is new")
-
-	require.NoError(t, o.server.Kill())
-	brief, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
-	defer cancel()
-	_, err = b.steps(brief, "1")
-	require.Error(t, err, "the wait ends with its context")
-	require.NoError(t, b.close())
-	done(false)
+	return h
 }
 
 // The look at what the storm has left sees what should not be there, and the sweep leaves what is others'.
@@ -76,25 +48,24 @@ func TestInspectAndSweep(t *testing.T) {
 	require.NoError(t, err)
 	assert.Empty(t, found)
 
-	b, broker := openRedis(o)
-	defer b.close() //nolint:errcheck // a test's
-	jobs, err := queue.New(broker, queue.Config{})
+	client, h := dial(o), claimed(t, o)
+	defer client.Close() //nolint:errcheck // a test's
+	jobs, err := queue.New(h.broker, queue.Config{})
 	require.NoError(t, err)
 	_, err = jobs.Enqueue(ctx, queue.Job{Kind: "k"})
 	require.NoError(t, err)
-	require.NoError(t, b.did(ctx, []note{{job: "1", system: "erp"}}))
-	require.NoError(t, b.client.Set(ctx, "another's", "", 0).Err())
+	require.NoError(t, client.Set(ctx, "another's", "", 0).Err())
 	found, err = inspect(ctx, o)
 	require.NoError(t, err)
 	assert.Equal(t, []string{"1 jobs are left in the queue"}, found)
 
-	require.NoError(t, b.client.Set(ctx, "{"+o.Space+":0}:default:odd", "", 0).Err())
+	require.NoError(t, client.Set(ctx, "{"+o.Space+":0}:default:odd", "", 0).Err())
 	found, err = inspect(ctx, o)
 	require.NoError(t, err)
 	assert.Len(t, found, 2)
 
 	require.NoError(t, sweep(o))
-	left, err := b.client.Keys(ctx, "*").Result()
+	left, err := client.Keys(ctx, "*").Result()
 	require.NoError(t, err)
 	assert.Equal(t, []string{"another's"}, left)
 }
@@ -112,13 +83,13 @@ func TestPlaceOnAServerThatIsThere(t *testing.T) {
 		require.NoError(t, err)
 		assert.Nil(t, o.server)
 		assert.NotEqual(t, before, o.Space)
-		b, _ := openRedis(o)
-		require.NoError(t, b.did(t.Context(), []note{{job: "1", system: "erp"}}))
+		claimed(t, o)
 		leave(wrong)
-		systems, err := b.steps(t.Context(), "1")
+		client := dial(o)
+		keys, err := client.Keys(t.Context(), o.Space+"*").Result()
 		require.NoError(t, err)
-		assert.Equal(t, wrong, len(systems) == 1)
-		require.NoError(t, b.close())
+		assert.Len(t, keys, map[bool]int{true: 1, false: 0}[wrong])
+		require.NoError(t, client.Close())
 	}
 	require.NoError(t, theirs.server.Kill())
 	_, err := placeRedis(&o)
@@ -135,16 +106,4 @@ func TestPlaceRefusesEviction(t *testing.T) {
 	require.NoError(t, client.ConfigSet(t.Context(), "maxmemory-policy", "allkeys-lru").Err())
 	_, err := placeRedis(&options{Redis: o.Redis})
 	require.ErrorContains(t, err, "evicts keys")
-}
-
-func TestPatiently(t *testing.T) {
-	t.Parallel()
-	tries := 0
-	require.NoError(t, patiently(t.Context(), func() error {
-		if tries++; tries < 3 {
-			return errors.New("not yet")
-		}
-		return nil
-	}))
-	assert.Equal(t, 3, tries)
 }

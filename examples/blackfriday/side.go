@@ -121,13 +121,18 @@ func (s *side) weather(ctx context.Context) error {
 
 // complete says whether all that was acknowledged has had its effects.
 func (s *side) complete() bool {
-	had := map[string]int{} // systems, by event
-	for _, e := range s.systems.done() {
-		had[e.Event]++
+	effects := s.systems.done()
+	type key struct{ event, system string }
+	had := map[key]bool{}
+	for _, e := range effects {
+		had[key{e.Event, e.System}] = true
 	}
+	states := s.states(effects)
 	for _, e := range s.truth {
-		if s.acked[e.ID] && had[e.ID] < len(steps[e.Topic]) {
-			return false
+		for _, system := range steps[e.Topic] {
+			if s.acked[e.ID] && !had[key{e.ID, system}] && !states.supersede(system, e) {
+				return false
+			}
 		}
 	}
 	return true

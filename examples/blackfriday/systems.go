@@ -16,6 +16,7 @@ type call struct {
 	Shop    string `json:"shop"`
 	Subject string `json:"subject"`
 	Topic   string `json:"topic"`
+	Stock   int    `json:"stock,omitempty"` // of an inventory level
 
 	// Of the Breakwater side: which worker calls, and how many leases of the job ended before it had this one.
 	Worker  int `json:"worker,omitempty"`
@@ -43,7 +44,7 @@ type systems struct {
 	deaths  []call              // what each worker that died was about to do, or doing
 	keyed   map[string][]*keyed // calls by their key
 	killed  map[int]time.Time   // when workers were, by their number
-	noted   map[string]bool     // keys whose calls are in the book as done
+	noted   map[string]bool     // keys whose calls are recorded as done
 	under   int                 // calls under way
 	last    time.Time
 }
@@ -73,6 +74,7 @@ func newSystems(scale float64) (*systems, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /{system}", s.serve)
 	mux.HandleFunc("POST /deaths", s.death)
+	mux.HandleFunc("POST /noted", s.note)
 	s.srv = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = s.srv.Serve(l) }() // ends with stop
 	return s, nil
@@ -134,7 +136,16 @@ func (s *systems) death(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	s.deaths = append(s.deaths, c)
+	s.killed[c.Worker] = time.Now()
 	s.last = time.Now() // somebody will take its jobs over
+	s.mu.Unlock()
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// note takes note that a call was recorded as done.
+func (s *systems) note(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.noted[r.Header.Get(keyHeader)] = true
 	s.mu.Unlock()
 	w.WriteHeader(http.StatusNoContent)
 }

@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/breakwater-go/breakwater/idempotency"
 	"github.com/breakwater-go/breakwater/queue"
-	"github.com/breakwater-go/breakwater/webhook/enqueue"
 )
 
 // workers is how many worker processes the Breakwater side has at any time.
@@ -21,11 +21,9 @@ var errDead = errors.New("this worker is dead")
 // fleet keeps the worker processes of the Breakwater side. Each dies in the midst of a job after a while, and
 // another takes its place, for as long as the storm lasts.
 type fleet struct {
-	broker  queue.Broker
-	cfg     queue.Config
+	home    home
 	systems *client
 	set     settings
-	done    doneSteps
 	started atomic.Int64 // workers so far
 }
 
@@ -55,7 +53,7 @@ func (f *fleet) keep(ctx context.Context, rng *rand.Rand) error {
 		return time.Duration((20 + 40*rng.Float64()) * float64(time.Second) / f.set.Scale)
 	}
 	for ctx.Err() == nil {
-		w := newWorker(int(f.started.Add(1)), f.broker, life)
+		w := newWorker(int(f.started.Add(1)), f.home.broker, life)
 		alive, bury := context.WithCancel(ctx)
 		ended := make(chan error, 1)
 		runs.Go(func() { ended <- f.work(alive, w) })
@@ -75,32 +73,18 @@ func (f *fleet) keep(ctx context.Context, rng *rand.Rand) error {
 
 // work is what a worker process does all its life.
 func (f *fleet) work(ctx context.Context, w *worker) error {
-	jobs, err := queue.New(w, f.cfg)
+	jobs, err := queue.New(w, f.home.cfg)
 	if err != nil {
 		return err
 	}
+	g, err := newGuard(f.set, mortal{f.home.store, w})
+	if err != nil {
+		return err
+	}
+	g.step = w.step
 	mux := queue.NewMux()
-	for topic, systemsOfTopic := range steps {
-		mux.Handle(topic, func(ctx context.Context, job queue.Job) error {
-			d := enqueue.Delivery(job)
-			in := call{Event: d.WebhookID, Topic: d.Topic, Shop: d.Shop, Subject: d.Subject(), Worker: w.number, Crashes: job.Crashes}
-			for i, system := range systemsOfTopic {
-				if f.done.has(job.ID, system) {
-					continue
-				}
-				if err := w.step(in, i > 0); err != nil {
-					return err
-				}
-				// A call that has begun is finished and remembered, by a worker that is dead by then too. To die
-				// inside a call leaves an effect of which nobody knows whether it happened; that is
-				// package idempotency's business, and it has not landed.
-				if err := f.systems.do(context.WithoutCancel(ctx), system, in, ""); err != nil {
-					return err // the queue tries again, and nothing of this order runs meanwhile
-				}
-				f.done.add(job.ID, system)
-			}
-			return nil
-		})
+	for topic := range steps {
+		mux.Handle(topic, g.handle(w.number))
 	}
 	return jobs.Run(ctx, mux, workerConfig(f.set.options))
 }
@@ -221,4 +205,47 @@ func (w *worker) Wait(ctx context.Context, name string, partition int) error {
 	default:
 		return err
 	}
+}
+
+// mortal is a worker's connection to the store: it dies with the worker, so that what the dead one had claimed stays claimed until its lease ends, and what it has
+// done by then is not recorded.
+type mortal struct {
+	store idempotency.Store
+	w     *worker
+}
+
+func (m mortal) Claim(ctx context.Context, r idempotency.Request) (idempotency.Claim, error) {
+	release, err := m.w.alive()
+	if err != nil {
+		return idempotency.Claim{}, err
+	}
+	defer release()
+	return m.store.Claim(ctx, r)
+}
+
+func (m mortal) Extend(ctx context.Context, leases []idempotency.Lease, lease time.Duration) ([]idempotency.Lease, error) {
+	release, err := m.w.alive()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return m.store.Extend(ctx, leases, lease)
+}
+
+func (m mortal) Complete(ctx context.Context, l idempotency.Lease, result []byte, retention time.Duration) error {
+	release, err := m.w.alive()
+	if err != nil {
+		return err
+	}
+	defer release()
+	return m.store.Complete(ctx, l, result, retention)
+}
+
+func (m mortal) Release(ctx context.Context, l idempotency.Lease, retention time.Duration) error {
+	release, err := m.w.alive()
+	if err != nil {
+		return err
+	}
+	defer release()
+	return m.store.Release(ctx, l, retention)
 }
