@@ -25,6 +25,7 @@ type hold struct {
 	until    time.Time     // the lease's end, by this process's clock: not later than by the store's
 	extended time.Time     // when it was last asked for
 	ended    chan struct{} // closed at the end; nil while nobody waits
+	settling bool          // the work is over, and its outcome on its way: the store may answer that before it answers an Extend
 	gone     bool
 }
 
@@ -91,6 +92,13 @@ func (s *holds) add(h *hold, asked time.Time) {
 	} else {
 		s.timer.Reset(s.period())
 	}
+}
+
+// settle takes note that the work is over. The lease is extended for as long as its outcome is not recorded.
+func (s *holds) settle(h *hold) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h.settling = true
 }
 
 func (s *holds) remove(h *hold) {
@@ -206,7 +214,7 @@ func (s *holds) extendSome(due []*hold) {
 	}
 	for _, l := range lost {
 		for _, h := range due {
-			if h.lease == l && !h.gone {
+			if h.lease == l && !h.gone && !h.settling {
 				s.k.log.Warn("idempotency: lease lost while the work runs: its context is cancelled", "name", l.Name)
 				s.lose(h)
 			}

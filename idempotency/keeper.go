@@ -228,6 +228,7 @@ func (k *Keeper) run(ctx context.Context, r Request, asked time.Time, c Claim, w
 	}()
 	out, err := work(h)
 	returned = true
+	k.holds.settle(h)
 	if err == nil {
 		return k.complete(ctx, h, out)
 	}

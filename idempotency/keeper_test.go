@@ -477,6 +477,31 @@ func TestContextEndsWhenTheStoreSaysThatTheLeaseIsLost(t *testing.T) {
 	})
 }
 
+// slow is a store whose completions take effect a while before they are answered.
+type slow struct{ idempotency.Memory }
+
+func (s *slow) Complete(ctx context.Context, l idempotency.Lease, result []byte, d time.Duration) error {
+	err := s.Memory.Complete(ctx, l, result, d)
+	time.Sleep(20 * time.Second)
+	return err
+}
+
+func TestCompletionThatIsUnderWayIsNoLostLease(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var log bytes.Buffer
+		k := newKeeper(t, new(slow), idempotency.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		var work context.Context
+		_, err := k.Do(t.Context(), "ship", order, func(ctx context.Context) ([]byte, error) {
+			work = ctx
+			time.Sleep(5 * time.Second) // heartbeats come while the completion is under way
+			return nil, nil
+		})
+		require.NoError(t, err)
+		require.Empty(t, log.String())
+		require.NotErrorIs(t, context.Cause(work), idempotency.ErrLeaseLost)
+	})
+}
+
 func TestCallerWhoLeavesEndsTheWorkAndFreesTheKey(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		store := &fragile{}

@@ -38,7 +38,7 @@ type guard struct {
 }
 
 func newGuard(set settings, store idempotency.Store) (*guard, error) {
-	keeper, err := idempotency.New(store, idempotency.Config{Lease: lease(set.Scale) / 2}) // over before the job is another's
+	keeper, err := idempotency.New(store, idempotency.Config{Lease: lease(set.Scale)})
 	if err != nil {
 		return nil, err
 	}
