@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/breakwater-go/breakwater/idempotency"
 	"github.com/breakwater-go/breakwater/queue"
 	"github.com/breakwater-go/breakwater/webhook"
 	"github.com/breakwater-go/breakwater/webhook/enqueue"
@@ -28,9 +29,8 @@ type (
 	}
 )
 
-// wiring is how an app is put together. It grows with the packages: idempotency.Once will wrap ship,
-// breaker.Guard will guard the carrier, cache.InvalidateOn will wrap syncProduct, and redisqueue will
-// take the place of the memory broker. None of that changes a line that stands here.
+// wiring is how an app is put together. It grows with the packages: breaker.Guard will guard the carrier, cache.InvalidateOn will wrap syncProduct. With
+// redisqueue and redisstore in the places of the two Memory stores it is fit for several machines. None of that changes a line that stands here.
 func wiring(ctx context.Context, httpMux *http.ServeMux, secret string,
 	ship func(context.Context, webhook.Event[Order]) error,
 	syncProduct func(context.Context, webhook.Event[Product]) error,
@@ -39,10 +39,20 @@ func wiring(ctx context.Context, httpMux *http.ServeMux, secret string,
 	if err != nil {
 		return nil, err
 	}
+	keeper, err := idempotency.New(new(idempotency.Memory), idempotency.Config{})
+	if err != nil {
+		return nil, err
+	}
 
 	mux := queue.NewMux()
-	enqueue.Handle(mux, "orders/create", ship)
-	enqueue.Handle(mux, "products/update", syncProduct)
+	enqueue.Handle(mux, "orders/create", idempotency.Once(keeper, "ship", func(e webhook.Event[Order]) idempotency.Key {
+		return idempotency.Key{Scope: e.Shop, ID: e.Subject}
+	}, ship))
+	enqueue.Handle(mux, "products/update", idempotency.Latest(keeper, "sync", func(e webhook.Event[Product]) idempotency.Key {
+		return idempotency.Key{Scope: e.Shop, ID: e.Subject}
+	}, func(e webhook.Event[Product]) idempotency.Version {
+		return idempotency.Updated(e.UpdatedAt, e.TriggeredAt)
+	}, syncProduct))
 
 	hooks, err := webhook.New(webhook.Secrets(secret), enqueue.To(jobs, mux), webhook.Config{})
 	if err != nil {

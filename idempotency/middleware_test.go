@@ -587,3 +587,54 @@ func FuzzKey(f *testing.F) {
 		}
 	})
 }
+
+// TestAsTheDraftAndStripeHaveIt plays their examples: requests in turn, and what each is answered. Where we differ from Stripe it says so.
+func TestAsTheDraftAndStripeHaveIt(t *testing.T) {
+	t.Parallel()
+	const (
+		draft  = "draft-ietf-httpapi-idempotency-key-header-07"
+		stripe = "docs.stripe.com/api/idempotent_requests"
+	)
+	type step struct {
+		ask
+		answers int // what the handler answers, if it runs
+		want    int
+		replay  bool
+	}
+	for _, tt := range []struct {
+		source, what string
+		steps        []step
+	}{
+		{draft + " 2.1", `Idempotency-Key: "8e03978e-40d5-43dd-bc93-6894a57f9324"`, []step{
+			{ask{keys: []string{`"8e03978e-40d5-43dd-bc93-6894a57f9324"`}}, 201, 201, false},
+			{ask{keys: []string{`"8e03978e-40d5-43dd-bc93-6894a57f9324"`}}, 500, 201, true},
+		}},
+		{draft + " 2.5", "a first time request is processed normally, a duplicate gets the result of it", []step{{ask{body: "a"}, 200, 200, false}, {ask{body: "a"}, 200, 200, true}, {ask{body: "a"}, 200, 200, true}}},
+		{draft + " 2.7", "the key is missing: 400", []step{{ask{keys: []string{}}, 200, 400, false}}},
+		{draft + " 2.7", "the key is reused with another payload: 422", []step{{ask{body: "a"}, 200, 200, false}, {ask{body: "b"}, 200, 422, false}}},
+		{draft + " 2.6", "an error the resource has answered is a result like others", []step{{ask{}, 404, 404, false}, {ask{}, 200, 404, true}}},
+		{stripe, "keys of up to 255 characters", []step{{ask{keys: []string{strings.Repeat("k", 255)}}, 200, 200, false}, {ask{keys: []string{strings.Repeat("k", 256)}}, 200, 400, false}}},
+		{stripe, "a random string, as its libraries make them", []step{{ask{keys: []string{"KG5LxwFBepaKHyUD"}}, 200, 200, false}, {ask{keys: []string{"KG5LxwFBepaKHyUD"}}, 200, 200, true}}},
+		{stripe, "the result of a failed card is kept", []step{{ask{}, 402, 402, false}, {ask{}, 200, 402, true}}},
+		{stripe, "we differ: it keeps 500 as well; here what broke may be tried again", []step{{ask{}, 500, 500, false}, {ask{}, 200, 200, false}, {ask{}, 500, 200, true}}},
+		{stripe, "a request that conflicts with another one leaves no result", []step{{ask{}, 409, 409, false}, {ask{}, 200, 200, false}}},
+		{stripe, "a request over the rate limit leaves no result", []step{{ask{}, 429, 429, false}, {ask{}, 200, 200, false}}},
+		{stripe, "a request without authentication leaves no result", []step{{ask{}, 401, 401, false}, {ask{}, 200, 200, false}}},
+		{stripe, "GET and DELETE are idempotent by definition: a key has no effect", []step{
+			{ask{method: http.MethodDelete}, 200, 200, false}, {ask{method: http.MethodDelete}, 404, 404, false}, {ask{method: http.MethodGet}, 200, 200, false}, {ask{method: http.MethodGet}, 304, 304, false},
+		}},
+		{stripe, "parameters are compared with the original ones", []step{{ask{target: "/refunds?a=1"}, 200, 200, false}, {ask{target: "/refunds?a=2"}, 200, 422, false}, {ask{target: "/refunds?a=1"}, 200, 200, true}}},
+	} {
+		t.Run(tt.source+" "+tt.what, func(t *testing.T) {
+			t.Parallel()
+			var next int
+			h := guard(t, idempotency.HTTPConfig{}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(next) })
+			for i, s := range tt.steps {
+				next = s.answers
+				w := s.send(t, h)
+				require.Equal(t, s.want, w.Code, "request %d", i+1)
+				require.Equal(t, s.replay, w.Header().Get("Idempotency-Replayed") == "true", "request %d", i+1)
+			}
+		})
+	}
+}
