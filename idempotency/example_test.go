@@ -89,7 +89,7 @@ func ExampleNewMiddleware() {
 	if err != nil {
 		panic(err)
 	}
-	account := func(r *http.Request) string { return "a.myshopify.com" } // as the authentication before it has found
+	account := func(*http.Request) string { return "a.myshopify.com" } // as the authentication before it has found
 	m, err := idempotency.NewMiddleware(keeper, account, idempotency.HTTPConfig{})
 	if err != nil {
 		panic(err)

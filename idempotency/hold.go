@@ -57,7 +57,7 @@ func within(ctx context.Context, k *Keeper, name Name) bool {
 		if h.lease.Name == name && (h.guard == k || h.guard == nil) {
 			return true
 		}
-		ctx = h.Context
+		ctx = h.Context //nolint:fatcontext // outwards
 	}
 }
 

@@ -68,7 +68,7 @@ func Updated(updatedAt, triggeredAt time.Time) Version {
 	}
 	var b [24]byte
 	for i, t := range [...]time.Time{updatedAt, triggeredAt} {
-		binary.BigEndian.PutUint64(b[12*i:], uint64(t.Unix())^1<<63)   // the sign turned, so that bytes have the order of numbers
+		binary.BigEndian.PutUint64(b[12*i:], uint64(t.Unix())^1<<63)   //nolint:gosec // the sign turned, so that bytes have the order of numbers
 		binary.BigEndian.PutUint32(b[12*i+8:], uint32(t.Nanosecond())) //nolint:gosec // under a thousand million
 	}
 	return Version(b[:])

@@ -338,7 +338,7 @@ func TestOversizeStreamingAndHijackedAnswersAreNeverTruncated(t *testing.T) {
 		"flush": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Large", "yes")
 			_, _ = io.WriteString(w, large[:10])
-			w.(http.Flusher).Flush() //nolint:forcetypeassert,errcheck // that it is one is tested
+			w.(http.Flusher).Flush() //nolint:forcetypeassert // that it is one is tested
 			_, _ = io.WriteString(w, large[10:])
 		},
 		"flush at once": func(w http.ResponseWriter, _ *http.Request) {
@@ -376,19 +376,19 @@ func TestOversizeStreamingAndHijackedAnswersAreNeverTruncated(t *testing.T) {
 				r.URL.Scheme, r.URL.Host = "http", server.Listener.Addr().String()
 				resp, err := server.Client().Do(r)
 				require.NoError(t, err)
-				defer resp.Body.Close() //nolint:errcheck // read to its end
+				defer resp.Body.Close()
 				b, err := io.ReadAll(resp.Body)
 				require.NoError(t, err)
 				return resp, string(b)
 			}
-			first, body := do()
+			first, body := do() //nolint:bodyclose // do has
 			require.Equal(t, http.StatusOK, first.StatusCode)
 			require.Equal(t, "yes", first.Header.Get("X-Large"))
 			require.Equal(t, large, body)
 			if name == "trailer" {
 				require.Equal(t, "5", first.Trailer.Get("X-Sum"))
 			}
-			again, body := do()
+			again, body := do() //nolint:bodyclose // do has
 			require.Equal(t, http.StatusConflict, again.StatusCode)
 			require.Contains(t, body, "urn:breakwater:idempotency:not-kept")
 			require.Empty(t, again.Header.Get("Retry-After"), "asking again changes nothing")

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -76,9 +77,7 @@ func (rec *recorder) send() {
 	if rec.code == 0 {
 		rec.code, rec.sent = http.StatusOK, rec.header
 	}
-	for k, v := range rec.sent {
-		rec.w.Header()[k] = v
-	}
+	maps.Copy(rec.w.Header(), rec.sent)
 	rec.w.WriteHeader(rec.code)
 	_, _ = rec.w.Write(rec.body.Bytes()) // a client that is gone asks again
 	rec.body.Reset()
@@ -198,13 +197,11 @@ func (m *Middleware) replay(w http.ResponseWriter, name Name, response []byte) {
 		m.refuse(w, about(name, fmt.Errorf("what is kept under the key can't be replayed: %w", err)))
 		return
 	}
-	for field, v := range k.header {
-		w.Header()[field] = v
-	}
+	maps.Copy(w.Header(), k.header)
 	w.Header().Set(replayedHeader, "true")
 	if len(k.body) > 0 {
 		w.Header().Set("Content-Length", strconv.Itoa(len(k.body)))
 	}
 	w.WriteHeader(k.status)
-	_, _ = w.Write(k.body) //nolint:gosec // what the handler wrote, with its content type
+	_, _ = w.Write(k.body)
 }

@@ -200,7 +200,7 @@ func TestMarkInTheQueuesTransaction(t *testing.T) {
 	defer cancel()
 	firsts := make(chan bool, 2)
 	mux := queue.NewMux()
-	mux.Handle("ship", sqlqueue.InTx(broker, func(ctx context.Context, tx *sql.Tx, j queue.Job) error {
+	mux.Handle("ship", sqlqueue.InTx(broker, func(ctx context.Context, tx *sql.Tx, _ queue.Job) error {
 		first, err := l.store.Mark(ctx, tx, "ship", itself("k"))
 		if err == nil && first {
 			err = insert(ctx, tx, "k")

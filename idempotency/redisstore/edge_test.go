@@ -25,26 +25,26 @@ import (
 )
 
 // claimed claims a key of shop "s".
-func claimed(t *testing.T, s *redisstore.Store, id string, lease time.Duration) idempotency.Lease {
+func claimed(t *testing.T, s *redisstore.Store, id string) idempotency.Lease {
 	t.Helper()
-	r := request(t, id, lease)
+	r := request(t, id)
 	c, err := s.Claim(t.Context(), r)
 	require.NoError(t, err)
 	require.Equal(t, idempotency.Claimed, c.State)
 	return r.Lease
 }
 
-func request(t *testing.T, id string, lease time.Duration) idempotency.Request {
+func request(t *testing.T, id string) idempotency.Request {
 	t.Helper()
 	r, err := idempotency.NewRequest("ship", idempotency.Key{Scope: "s", ID: id})
 	require.NoError(t, err)
-	r.For, r.Retention = lease, 48*time.Hour
+	r.For, r.Retention = time.Hour, 48*time.Hour
 	return r
 }
 
 func done(t *testing.T, s *redisstore.Store, id string, result []byte) {
 	t.Helper()
-	require.NoError(t, s.Complete(t.Context(), claimed(t, s, id, time.Hour), result, 48*time.Hour))
+	require.NoError(t, s.Complete(t.Context(), claimed(t, s, id), result, 48*time.Hour))
 }
 
 func TestCluster(t *testing.T) {
@@ -131,7 +131,7 @@ func TestManagedRedis(t *testing.T) {
 	storetest.Run(t, storetest.Config{New: func(*testing.T) idempotency.Store { return redisstore.New(client, redisstore.Config{}) }})
 	t.Run("another space", func(t *testing.T) {
 		t.Parallel()
-		_, err := redisstore.New(client, redisstore.Config{Space: "other"}).Claim(t.Context(), request(t, "k", time.Hour))
+		_, err := redisstore.New(client, redisstore.Config{Space: "other"}).Claim(t.Context(), request(t, "k"))
 		require.ErrorContains(t, err, "prints its ACL")
 	})
 }
@@ -143,7 +143,7 @@ func TestClockSkewBetweenReplicasCannotShortenALease(t *testing.T) {
 	sent := &recorder{}
 	client.AddHook(sent)
 	s := redisstore.New(client, redisstore.Config{NoMemo: true})
-	l := claimed(t, s, "k", time.Hour)
+	l := claimed(t, s, "k")
 	_, err := s.Extend(t.Context(), []idempotency.Lease{l}, time.Hour)
 	require.NoError(t, err)
 	require.NoError(t, s.Complete(t.Context(), l, nil, 48*time.Hour))
@@ -207,7 +207,7 @@ func TestOnlyCommandsOfRedis62(t *testing.T) {
 	require.True(t, ok)
 	require.GreaterOrEqual(t, len(all), 9)
 	for name, doc := range all {
-		since := fmt.Sprint(doc.(map[any]any)["since"]) //nolint:forcetypeassert,errcheck // the server's answer
+		since := fmt.Sprint(doc.(map[any]any)["since"]) //nolint:forcetypeassert // the server's answer
 		require.Less(t, since, "6.2.1", name)
 	}
 }
@@ -217,16 +217,16 @@ func TestFullRedisCompletesAndRefusesClaims(t *testing.T) {
 	server := redistest.Start(t)
 	client := redistest.Dial(t, server.Addr)
 	s := redisstore.New(client, redisstore.Config{NoMemo: true})
-	kept, given, extended := claimed(t, s, "kept", time.Hour), claimed(t, s, "given", time.Hour), claimed(t, s, "extended", time.Hour)
+	kept, given, extended := claimed(t, s, "kept"), claimed(t, s, "given"), claimed(t, s, "extended")
 	require.NoError(t, client.ConfigSet(t.Context(), "maxmemory", "1").Err())
-	_, err := s.Claim(t.Context(), request(t, "new", time.Hour))
+	_, err := s.Claim(t.Context(), request(t, "new"))
 	require.ErrorContains(t, err, "takes no new claims")
 	require.NoError(t, s.Complete(t.Context(), kept, []byte("what was done must be known"), time.Hour))
 	lost, err := s.Extend(t.Context(), []idempotency.Lease{extended}, time.Hour)
 	require.NoError(t, err)
 	require.Empty(t, lost)
 	require.NoError(t, s.Release(t.Context(), given, time.Hour))
-	c, err := s.Claim(t.Context(), request(t, "kept", time.Hour))
+	c, err := s.Claim(t.Context(), request(t, "kept"))
 	require.NoError(t, err)
 	require.Equal(t, idempotency.Done, c.State)
 }
@@ -235,12 +235,12 @@ func TestServersThatForgetAreRefused(t *testing.T) {
 	t.Parallel()
 	client := redistest.Dial(t, redistest.Start(t, "--maxmemory-policy", "allkeys-lru").Addr)
 	s := redisstore.New(client, redisstore.Config{})
-	_, err := s.Claim(t.Context(), request(t, "k", time.Hour))
+	_, err := s.Claim(t.Context(), request(t, "k"))
 	require.ErrorIs(t, err, redisstore.ErrServer)
 	_, err = s.Purge(t.Context(), "s")
 	require.ErrorIs(t, err, redisstore.ErrServer)
 	require.NoError(t, client.ConfigSet(t.Context(), "maxmemory-policy", "noeviction").Err())
-	claimed(t, s, "k", time.Hour) // it looks again
+	claimed(t, s, "k") // it looks again
 }
 
 func TestStoreSaysWhatIsWrongWithHowItWasMade(t *testing.T) {
@@ -280,7 +280,7 @@ func TestRecordOfALaterVersionIsAnErrorAndIsLeftAlone(t *testing.T) {
 	require.Equal(t, "\x02later", v)
 	for _, damaged := range []string{"", "\x01", "\x01\x01" + strings.Repeat("x", 30)} {
 		require.NoError(t, client.Set(t.Context(), key, damaged, 0).Err())
-		_, err := s.Claim(t.Context(), request(t, "k", time.Hour))
+		_, err := s.Claim(t.Context(), request(t, "k"))
 		if err == nil {
 			continue // read as something: a lease of long ago or of far away
 		}
@@ -288,7 +288,7 @@ func TestRecordOfALaterVersionIsAnErrorAndIsLeftAlone(t *testing.T) {
 	}
 	require.NoError(t, client.Del(t.Context(), key).Err())
 	require.NoError(t, client.RPush(t.Context(), key, "a list").Err())
-	_, err = s.Claim(t.Context(), request(t, "k", time.Hour))
+	_, err = s.Claim(t.Context(), request(t, "k"))
 	require.ErrorContains(t, err, "WRONGTYPE")
 }
 
@@ -324,7 +324,7 @@ func TestScriptsAreSentAgainAfterAFlushAndARestart(t *testing.T) {
 	server := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	client := redistest.Dial(t, server.Addr)
 	s := redisstore.New(client, redisstore.Config{NoMemo: true})
-	l := claimed(t, s, "k", time.Hour)
+	l := claimed(t, s, "k")
 	require.NoError(t, client.ScriptFlush(t.Context()).Err())
 	var wg sync.WaitGroup
 	for i := range 100 {
@@ -337,7 +337,7 @@ func TestScriptsAreSentAgainAfterAFlushAndARestart(t *testing.T) {
 	require.NoError(t, server.Start())
 	require.NoError(t, <-completed)
 	for i := range 100 {
-		c, err := s.Claim(t.Context(), request(t, fmt.Sprint(i), time.Hour))
+		c, err := s.Claim(t.Context(), request(t, fmt.Sprint(i)))
 		require.NoError(t, err)
 		require.Equal(t, idempotency.Done, c.State, "what was acknowledged is there after a SIGKILL")
 	}
@@ -347,13 +347,13 @@ func TestHungServerEndsWithTheContext(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	s := redisstore.New(redistest.Dial(t, server.Addr), redisstore.Config{NoMemo: true})
-	l := claimed(t, s, "k", time.Hour)
+	l := claimed(t, s, "k")
 	require.NoError(t, server.Pause())
 	defer server.Resume() //nolint:errcheck // the test is over
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
-	_, err := s.Claim(ctx, request(t, "other", time.Hour))
+	_, err := s.Claim(ctx, request(t, "other"))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	_, err = s.Extend(ctx, []idempotency.Lease{l}, time.Hour)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
@@ -367,26 +367,26 @@ func TestMemoAnswersWithoutTheServerForAWhile(t *testing.T) {
 	s := redisstore.New(client, redisstore.Config{MemoFor: time.Hour})
 	done(t, s, "k", []byte("r"))
 	done(t, s, "large", make([]byte, 5<<10))
-	first, err := s.Claim(t.Context(), request(t, "k", time.Hour))
+	first, err := s.Claim(t.Context(), request(t, "k"))
 	require.NoError(t, err)
-	_, err = s.Claim(t.Context(), request(t, "large", time.Hour))
+	_, err = s.Claim(t.Context(), request(t, "large"))
 	require.NoError(t, err)
 	require.NoError(t, client.FlushAll(t.Context()).Err())
-	again, err := s.Claim(t.Context(), request(t, "k", time.Hour))
+	again, err := s.Claim(t.Context(), request(t, "k"))
 	require.NoError(t, err)
 	require.Equal(t, first, again)
 	require.Equal(t, "r", string(again.Result))
-	c, err := s.Claim(t.Context(), request(t, "large", time.Hour))
+	c, err := s.Claim(t.Context(), request(t, "large"))
 	require.NoError(t, err)
 	require.Equal(t, idempotency.Claimed, c.State, "large results are not remembered")
-	other := request(t, "k", time.Hour)
+	other := request(t, "k")
 	other.Fingerprint = "f"
 	c, err = s.Claim(t.Context(), other)
 	require.NoError(t, err)
 	require.Equal(t, idempotency.Done, c.State)
 	_, err = s.Purge(t.Context(), "s")
 	require.NoError(t, err)
-	c, err = s.Claim(t.Context(), request(t, "k", time.Hour))
+	c, err = s.Claim(t.Context(), request(t, "k"))
 	require.NoError(t, err)
 	require.Equal(t, idempotency.Claimed, c.State, "a purge forgets here too")
 }
@@ -444,7 +444,7 @@ func TestServerThatIsAwayKeepsNobodyFromTheOthers(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEqual(t, 2, c.Owner(t, int(slot)))
 	require.Eventually(t, func() bool {
-		_, err := s.Claim(t.Context(), request(t, fmt.Sprint(time.Now().UnixNano()), time.Hour))
+		_, err := s.Claim(t.Context(), request(t, fmt.Sprint(time.Now().UnixNano())))
 		return err == nil
 	}, 10*time.Second, 10*time.Millisecond)
 }

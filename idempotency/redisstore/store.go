@@ -375,7 +375,7 @@ func (s *Store) run(ctx context.Context, name idempotency.Name, step string, arg
 
 func (c *call) wait(ctx context.Context, name idempotency.Name, done <-chan error) (any, error) {
 	select {
-	case <-done:
+	case <-done: //nolint:errcheck // each call has its own error
 		return c.v, wrap(name.String(), c.err)
 	case <-ctx.Done():
 		return nil, wrap(name.String(), context.Cause(ctx))

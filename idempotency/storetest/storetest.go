@@ -77,7 +77,7 @@ func newRig(s idempotency.Store, short time.Duration) *rig {
 }
 
 func (r *rig) operator() idempotency.Operator {
-	return r.Store.(idempotency.Operator) //nolint:forcetypeassert,errcheck // the check that it is one comes first
+	return r.Store.(idempotency.Operator) //nolint:forcetypeassert // the check that it is one comes first
 }
 
 // lease is a claim of id by somebody new.
@@ -242,21 +242,21 @@ func replay(ctx context.Context, r *rig) error {
 }
 
 func mismatch(ctx context.Context, r *rig) error {
-	with := func(print string, lease time.Duration) idempotency.Request {
-		q := r.request("k", lease)
-		q.Fingerprint = print
+	with := func(fingerprint string) idempotency.Request {
+		q := r.request("k", long)
+		q.Fingerprint = fingerprint
 		return q
 	}
 	a, b := strings.Repeat("a", 32), strings.Repeat("a", 31)+"\x00"
-	first := with(a, long)
+	first := with(a)
 	steps := []struct {
 		q    idempotency.Request
 		want idempotency.State
 	}{
 		{first, idempotency.Claimed},
-		{with(b, long), idempotency.Mismatch},
-		{with(a, long), idempotency.InProgress},
-		{with("", long), idempotency.InProgress},
+		{with(b), idempotency.Mismatch},
+		{with(a), idempotency.InProgress},
+		{with(""), idempotency.InProgress},
 	}
 	for _, s := range steps {
 		if _, err := r.claim(ctx, s.q, s.want); err != nil {
@@ -270,7 +270,7 @@ func mismatch(ctx context.Context, r *rig) error {
 		print string
 		want  idempotency.State
 	}{{b, idempotency.Mismatch}, {a, idempotency.Done}, {"", idempotency.Done}} {
-		if _, err := r.claim(ctx, with(s.print, long), s.want); err != nil {
+		if _, err := r.claim(ctx, with(s.print), s.want); err != nil {
 			return fmt.Errorf("done: %w", err)
 		}
 	}
@@ -745,21 +745,21 @@ func resolve(ctx context.Context, r *rig) error {
 
 func purge(ctx context.Context, r *rig) error {
 	o := r.operator()
-	in := func(scope, op, id string, lease time.Duration) idempotency.Request {
-		q := r.request(id, lease)
+	in := func(scope, op, id string) idempotency.Request {
+		q := r.request(id, long)
 		q.Scope, q.Op = scope, op
 		return q
 	}
 	near := []string{r.scope + "2", r.scope + ":op", "x" + r.scope, r.scope[:len(r.scope)-1], r.scope + "*", r.scope + "[a]"}
 	for _, scope := range near {
-		if _, err := r.claim(ctx, in(scope, "op", "k", long), idempotency.Claimed); err != nil {
+		if _, err := r.claim(ctx, in(scope, "op", "k"), idempotency.Claimed); err != nil {
 			return err
 		}
 	}
 	const n = 300
 	var held idempotency.Lease
 	for i := range n {
-		q := in(r.scope, fmt.Sprintf("op%d", i%3), fmt.Sprint(i), long)
+		q := in(r.scope, fmt.Sprintf("op%d", i%3), fmt.Sprint(i))
 		if _, err := r.claim(ctx, q, idempotency.Claimed); err != nil {
 			return err
 		}
@@ -776,12 +776,12 @@ func purge(ctx context.Context, r *rig) error {
 		return err
 	}
 	for i := range n {
-		if _, err := r.claim(ctx, in(r.scope, fmt.Sprintf("op%d", i%3), fmt.Sprint(i), long), idempotency.Claimed); err != nil {
+		if _, err := r.claim(ctx, in(r.scope, fmt.Sprintf("op%d", i%3), fmt.Sprint(i)), idempotency.Claimed); err != nil {
 			return err
 		}
 	}
 	for _, scope := range near {
-		if _, err := r.claim(ctx, in(scope, "op", "k", long), idempotency.InProgress); err != nil {
+		if _, err := r.claim(ctx, in(scope, "op", "k"), idempotency.InProgress); err != nil {
 			return fmt.Errorf("after a purge of %q: %w", r.scope, err)
 		}
 	}
