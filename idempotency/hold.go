@@ -2,6 +2,7 @@ package idempotency
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -202,7 +203,7 @@ func (s *holds) extendSome(due []*hold) {
 	asked := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), s.period())
 	defer cancel()
-	lost, err := s.k.store.Extend(ctx, leases, s.k.cfg.Lease)
+	e, err := s.k.store.Extend(ctx, leases, s.k.cfg.Lease)
 	if err != nil {
 		s.k.log.Warn("idempotency: leases could not be extended; what runs under them ends with them", "leases", len(leases), "error", err)
 		return
@@ -210,14 +211,14 @@ func (s *holds) extendSome(due []*hold) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range due {
-		h.extended, h.until = asked, asked.Add(s.k.cfg.Lease)
-	}
-	for _, l := range lost {
-		for _, h := range due {
-			if h.lease == l && !h.gone && !h.settling {
-				s.k.log.Warn("idempotency: lease lost while the work runs: its context is cancelled", "name", l.Name)
-				s.lose(h)
-			}
+		switch {
+		case slices.Contains(e.Unknown, h.lease):
+			s.k.log.Warn("idempotency: a lease could not be extended; what runs under it ends with it", "name", h.lease.Name)
+		case !slices.Contains(e.Lost, h.lease):
+			h.extended, h.until = asked, asked.Add(s.k.cfg.Lease)
+		case !h.gone && !h.settling:
+			s.k.log.Warn("idempotency: lease lost while the work runs: its context is cancelled", "name", h.lease.Name)
+			s.lose(h)
 		}
 	}
 }

@@ -52,13 +52,13 @@ func (f *fragile) Claim(ctx context.Context, r idempotency.Request) (idempotency
 	return f.Memory.Claim(ctx, r)
 }
 
-func (f *fragile) Extend(ctx context.Context, l []idempotency.Lease, d time.Duration) ([]idempotency.Lease, error) {
+func (f *fragile) Extend(ctx context.Context, l []idempotency.Lease, d time.Duration) (idempotency.Extended, error) {
 	f.mu.Lock()
 	err := f.extend
 	f.extends++
 	f.mu.Unlock()
 	if err != nil {
-		return nil, err
+		return idempotency.Extended{}, err
 	}
 	return f.Memory.Extend(ctx, l, d)
 }

@@ -76,9 +76,9 @@ func (rec *memoryRecord) claim(r *Request, now time.Time) {
 }
 
 // Extend implements Store.
-func (m *Memory) Extend(ctx context.Context, leases []Lease, lease time.Duration) (lost []Lease, err error) {
+func (m *Memory) Extend(ctx context.Context, leases []Lease, lease time.Duration) (e Extended, err error) {
 	if err := ctx.Err(); err != nil {
-		return nil, context.Cause(ctx)
+		return e, context.Cause(ctx)
 	}
 	now := time.Now()
 	m.mu.Lock()
@@ -86,14 +86,14 @@ func (m *Memory) Extend(ctx context.Context, leases []Lease, lease time.Duration
 	for _, l := range leases {
 		rec := m.held(l, now)
 		if rec == nil {
-			lost = append(lost, l)
+			e.Lost = append(e.Lost, l)
 			continue
 		}
 		kept := rec.end.Sub(rec.lease)
 		rec.lease = now.Add(lease)
 		rec.end = rec.lease.Add(kept)
 	}
-	return lost, nil
+	return e, nil
 }
 
 // Complete implements Store.

@@ -22,8 +22,8 @@ import (
 type Store interface {
 	// Claim takes a record for r.Lease, or says why not.
 	Claim(ctx context.Context, r Request) (Claim, error)
-	// Extend gives leases so long from now on, and answers which of them are lost: ended, taken over or purged. At most 256.
-	Extend(ctx context.Context, leases []Lease, lease time.Duration) (lost []Lease, err error)
+	// Extend gives leases so long from now on, and answers of which it did not. At most 256. An error means that nothing is known of any.
+	Extend(ctx context.Context, leases []Lease, lease time.Duration) (Extended, error)
 	// Complete records a result, which may be empty, for as long as retention. It fails with [ErrLeaseLost] if the lease has ended,
 	// and then changes nothing. A lease that has completed its record already is no error, and changes nothing.
 	Complete(ctx context.Context, l Lease, result []byte, retention time.Duration) error
@@ -66,6 +66,12 @@ type Lease struct {
 	Name
 
 	Token Token
+}
+
+// Extended is what became of leases that were to be extended; those that are in neither list are.
+type Extended struct {
+	Lost    []Lease // ended, taken over, completed, released or purged
+	Unknown []Lease // whose server did not answer, where a store has several
 }
 
 // Request asks for a record.

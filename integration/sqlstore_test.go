@@ -235,3 +235,45 @@ func TestSQLStoreSaysWhatIsWrongWithHowItWasMade(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 }
+
+// TestOneConnectionIsEnoughForMarks has a Keeper asked within the one transaction that there can be: it fails in time, and nothing is lost.
+func TestOneConnectionIsEnoughForMarks(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, filepath.Join(t.TempDir(), "shop.db"))
+	l.db.SetMaxOpenConns(1)
+	store := sqlstore.New(l.db, sqlstore.Config{BusyTimeout: 100 * time.Millisecond})
+	keeper, err := idempotency.New(store, idempotency.Config{})
+	require.NoError(t, err)
+	nothing := func(context.Context) ([]byte, error) { return nil, nil }
+	handle := sqlstore.OnceTx(store, "ship", itself, func(ctx context.Context, tx *sql.Tx, key string) error {
+		_, err := keeper.Do(ctx, "other", itself(key), nothing)
+		require.ErrorIs(t, err, idempotency.ErrUnavailable)
+		require.ErrorContains(t, err, "SetMaxOpenConns")
+		return insert(ctx, tx, key)
+	})
+	require.NoError(t, handle(t.Context(), "k"))
+	require.Equal(t, 1, l.effects(t, "k"))
+	_, err = keeper.Do(t.Context(), "other", itself("k"), nothing)
+	require.NoError(t, err)
+}
+
+// TestMarksThatAreOverAreSwept holds the table to what is known yet.
+func TestMarksThatAreOverAreSwept(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, filepath.Join(t.TempDir(), "shop.db"))
+	for i := range 300 {
+		r, err := idempotency.NewRequest("ship", itself(fmt.Sprint(i)))
+		require.NoError(t, err)
+		r.For = time.Millisecond
+		_, err = l.store.Claim(t.Context(), r)
+		require.NoError(t, err)
+	}
+	count := func() (n int) {
+		require.NoError(t, l.db.QueryRowContext(t.Context(), "SELECT count(*) FROM breakwater_once").Scan(&n))
+		return n
+	}
+	require.Eventually(t, func() bool { // each look sweeps some
+		_, err := l.store.Inspect(t.Context(), idempotency.Name{Op: "ship", ID: "none"})
+		return assert.ErrorIs(t, err, idempotency.ErrNoRecord) && count() == 0
+	}, 10*time.Second, time.Millisecond)
+}

@@ -223,10 +223,10 @@ func (m mortal) Claim(ctx context.Context, r idempotency.Request) (idempotency.C
 	return m.store.Claim(ctx, r)
 }
 
-func (m mortal) Extend(ctx context.Context, leases []idempotency.Lease, lease time.Duration) ([]idempotency.Lease, error) {
+func (m mortal) Extend(ctx context.Context, leases []idempotency.Lease, lease time.Duration) (idempotency.Extended, error) {
 	release, err := m.w.alive()
 	if err != nil {
-		return nil, err
+		return idempotency.Extended{}, err
 	}
 	defer release()
 	return m.store.Extend(ctx, leases, lease)

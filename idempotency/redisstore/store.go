@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -50,11 +51,8 @@ type Store struct {
 	prefix string
 	err    error
 	keeper redislua.Keeper
-	memo   *memo // nil without
-	line   coalesce.Line[*call]
-
-	looking sync.Mutex
-	fit     bool
+	memo   *memo    // nil without
+	nodes  sync.Map // *node by address
 }
 
 var (
@@ -95,7 +93,6 @@ func New(client redis.UniversalClient, cfg Config) *Store {
 	if !cfg.NoMemo {
 		s.memo = newMemo(cmp.Or(cfg.MemoKeys, 10_000), cmp.Or(cfg.MemoFor, time.Minute))
 	}
-	s.line.MaxCount, s.line.MaxBytes, s.line.AtOnce, s.line.Send = pipeline, pipelineBytes, pipelinesAtOnce, s.send
 	return s
 }
 
@@ -150,27 +147,28 @@ func (s *Store) Claim(ctx context.Context, r idempotency.Request) (idempotency.C
 	return c, a.err(r.Name)
 }
 
-// Extend implements [idempotency.Store].
-func (s *Store) Extend(ctx context.Context, leases []idempotency.Lease, lease time.Duration) (lost []idempotency.Lease, err error) {
+// Extend implements [idempotency.Store]. Of a Cluster's node that is away nothing is known, and the others' leases are extended.
+func (s *Store) Extend(ctx context.Context, leases []idempotency.Lease, lease time.Duration) (e idempotency.Extended, err error) {
 	calls := make([]*call, len(leases))
 	waits := make([]<-chan error, len(leases))
-	if err := s.ready(ctx); err != nil {
-		return nil, err
-	}
 	for i, l := range leases {
 		calls[i] = &call{key: s.key(l.Name), args: []any{"extend", l.Token[:], ms(lease)}}
-		waits[i] = s.line.Join(ctx, calls[i], 1, len(calls[i].key))
+		waits[i] = s.join(ctx, calls[i])
 	}
 	for i, l := range leases {
-		v, err := calls[i].wait(ctx, l.Name, waits[i])
-		if err != nil {
-			return nil, err
-		}
-		if v != int64(1) {
-			lost = append(lost, l)
+		v, callErr := calls[i].wait(ctx, l.Name, waits[i])
+		switch {
+		case callErr != nil:
+			err = cmp.Or(err, callErr)
+			e.Unknown = append(e.Unknown, l)
+		case v != int64(1):
+			e.Lost = append(e.Lost, l)
 		}
 	}
-	return lost, nil
+	if len(e.Unknown) < len(leases) {
+		err = nil
+	}
+	return e, err
 }
 
 // Complete implements [idempotency.Store]. It works in a Redis that is full.
@@ -265,8 +263,8 @@ func (s *Store) Resolve(ctx context.Context, seen idempotency.Record, as idempot
 
 // Purge implements [idempotency.Operator]. It looks through the names of all keys of the server (SCAN), a thousand at a time: on a large one it takes seconds, and holds nobody up.
 func (s *Store) Purge(ctx context.Context, scope string) (int, error) {
-	if err := s.ready(ctx); err != nil {
-		return 0, err
+	if s.err != nil {
+		return 0, s.err
 	}
 	if s.memo != nil {
 		s.memo.purge(scope)
@@ -322,31 +320,52 @@ func (s *Store) purge(ctx context.Context, node redis.UniversalClient, scope str
 // glob makes a text one that SCAN finds as it stands.
 var glob = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`)
 
-// ready looks at the servers before the first use, until all is well. One that is away is not waited for.
-func (s *Store) ready(ctx context.Context) error {
+// node is a server, and the line of those who want something of it: one that is away holds up nobody's else.
+type node struct {
+	client  *redis.Client
+	line    coalesce.Line[*call]
+	looking chan struct{} // held by whoever looks at it for the first time
+	fit     atomic.Bool
+}
+
+// node finds the server that has a key.
+func (s *Store) node(ctx context.Context, key string) (*node, error) {
 	if s.err != nil {
-		return s.err
+		return nil, s.err
 	}
-	s.looking.Lock()
-	defer s.looking.Unlock()
-	if s.fit {
+	client, _ := s.client.(*redis.Client)
+	if c, ok := s.client.(*redis.ClusterClient); ok {
+		var err error
+		if client, err = redislua.Within(ctx, "redisstore", func(ctx context.Context) (*redis.Client, error) { return c.MasterForKey(ctx, key) }); err != nil {
+			return nil, err
+		}
+	}
+	addr := client.Options().Addr
+	if n, ok := s.nodes.Load(addr); ok {
+		return n.(*node), nil //nolint:forcetypeassert // nothing else is in there
+	}
+	n := &node{client: client, looking: make(chan struct{}, 1)}
+	n.line.MaxCount, n.line.MaxBytes, n.line.AtOnce, n.line.Send = pipeline, pipelineBytes, pipelinesAtOnce, s.send
+	first, _ := s.nodes.LoadOrStore(addr, n)
+	return first.(*node), nil //nolint:forcetypeassert // as above
+}
+
+// ready looks at a server before its first use, until all is well.
+func (s *Store) ready(ctx context.Context, n *node) error {
+	if n.fit.Load() {
 		return nil
 	}
-	_, err := redislua.Within(ctx, "redisstore", func(ctx context.Context) (struct{}, error) {
-		switch c := s.client.(type) {
-		case *redis.Client:
-			return struct{}{}, s.keeper.Look(ctx, c)
-		case *redis.ClusterClient:
-			return struct{}{}, c.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
-				if err := s.keeper.Look(ctx, node); errors.Is(err, ErrServer) {
-					return err
-				}
-				return nil
-			})
-		}
-		return struct{}{}, nil
-	})
-	s.fit = err == nil
+	select {
+	case n.looking <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-n.looking }()
+	if n.fit.Load() {
+		return nil
+	}
+	_, err := redislua.Within(ctx, "redisstore", func(ctx context.Context) (struct{}, error) { return struct{}{}, s.keeper.Look(ctx, n.client) })
+	n.fit.Store(err == nil)
 	return err
 }
 
@@ -360,17 +379,29 @@ type call struct {
 
 // run does one step. It is sent again, for up to 5 s, when the server could not begin it or its answer was lost.
 func (s *Store) run(ctx context.Context, name idempotency.Name, step string, args ...any) (any, error) {
-	if err := s.ready(ctx); err != nil {
-		return nil, err
-	}
 	c := &call{key: s.key(name), args: append([]any{step}, args...)}
+	return c.wait(ctx, name, s.join(ctx, c))
+}
+
+// join puts a step into its server's line. What keeps it from that is the call's error.
+func (s *Store) join(ctx context.Context, c *call) <-chan error {
+	n, err := s.node(ctx, c.key)
+	if err == nil {
+		err = s.ready(ctx, n)
+	}
+	if err != nil {
+		c.err = err
+		done := make(chan error, 1)
+		done <- err
+		return done
+	}
 	size := len(c.key)
-	for _, a := range args {
+	for _, a := range c.args {
 		if b, ok := a.([]byte); ok {
 			size += len(b)
 		}
 	}
-	return c.wait(ctx, name, s.line.Join(ctx, c, 1, size))
+	return n.line.Join(ctx, c, 1, size)
 }
 
 func (c *call) wait(ctx context.Context, name idempotency.Name, done <-chan error) (any, error) {

@@ -142,11 +142,11 @@ func (s *Store) run(ctx context.Context, name idempotency.Name, bytes int, do fu
 
 func (s *Store) send(ctx context.Context, calls []*call) error {
 	return s.patiently(ctx, func() error {
-		tx, err := s.db.BeginTx(ctx, nil)
+		tx, end, err := s.begin(ctx)
 		if err != nil {
 			return err
 		}
-		defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
+		defer end()
 		now := time.Now().UnixMicro()
 		if err := sweepSome(ctx, tx, now); err != nil {
 			return err
@@ -158,6 +158,28 @@ func (s *Store) send(ctx context.Context, calls []*call) error {
 		}
 		return tx.Commit()
 	})
+}
+
+// begin begins a transaction. It does not wait for a connection for longer than for the file: whoever holds the last one may be waiting for this. end ends what was not
+// committed.
+func (s *Store) begin(ctx context.Context) (tx *sql.Tx, end func(), err error) {
+	within, cancel := context.WithTimeout(ctx, s.cfg.BusyTimeout)
+	defer cancel()
+	conn, err := s.db.Conn(within)
+	if err != nil {
+		if within.Err() != nil && ctx.Err() == nil {
+			err = later{fmt.Errorf("no connection within %v: all that sql.DB.SetMaxOpenConns allows are in use: %w", s.cfg.BusyTimeout, err), time.Second}
+		}
+		return nil, nil, err
+	}
+	if tx, err = conn.BeginTx(ctx, nil); err != nil {
+		_ = conn.Close() // it only goes back
+		return nil, nil, err
+	}
+	return tx, func() {
+		_ = tx.Rollback() // after Commit it does nothing
+		_ = conn.Close()
+	}, nil
 }
 
 // sweepSome removes what is over. It is a transaction's first statement, and writes: so it takes the lock at once, where a reader that wants to write later might
@@ -239,12 +261,12 @@ func (s *Store) Claim(ctx context.Context, r idempotency.Request) (c idempotency
 }
 
 // Extend implements [idempotency.Store].
-func (s *Store) Extend(ctx context.Context, leases []idempotency.Lease, lease time.Duration) (lost []idempotency.Lease, err error) {
+func (s *Store) Extend(ctx context.Context, leases []idempotency.Lease, lease time.Duration) (e idempotency.Extended, err error) {
 	if len(leases) == 0 {
-		return nil, nil
+		return e, nil
 	}
 	err = s.run(ctx, leases[0].Name, 0, func(ctx context.Context, tx *sql.Tx, now int64) error {
-		lost = nil // it may be done again
+		e = idempotency.Extended{} // it may be done again
 		for _, l := range leases {
 			ends := now + lease.Microseconds()
 			done, err := tx.ExecContext(ctx, "UPDATE breakwater_once SET kept = kept - ends + ?, ends = ? WHERE scope = ? AND op = ? AND id = ? AND format = ? AND state = ? AND token = ? AND ends > ?",
@@ -253,12 +275,12 @@ func (s *Store) Extend(ctx context.Context, leases []idempotency.Lease, lease ti
 				return err
 			}
 			if n, err := done.RowsAffected(); err != nil || n == 0 {
-				lost = append(lost, l)
+				e.Lost = append(e.Lost, l)
 			}
 		}
 		return nil
 	})
-	return lost, err
+	return e, err
 }
 
 // Complete implements [idempotency.Store].

@@ -14,7 +14,8 @@ import (
 // commits nor rolls back. If it returns nil, both are committed; an error, a panic or the death of the process leaves neither. A call of what was done
 // returns nil. No lease is needed: a second call waits for the first, and then finds it done.
 //
-// SQLite has one writer: while next runs, nothing else is written to the file. Do what is slow before, in a step of its own.
+// SQLite has one writer: while next runs, nothing else is written to the file. Do what is slow before, in a step of its own. next must not write to the file but through tx, nor
+// use a [idempotency.Keeper] over the Store: it would wait for itself, until Config.BusyTimeout.
 //
 // Errors: those of next; [idempotency.ErrInProgress] while a Keeper's lease holds the key; [idempotency.ErrMismatch]; [idempotency.ErrKey]; and one with a RetryAfter method
 // where the file was busy for longer than Config.BusyTimeout.
@@ -44,20 +45,21 @@ func inTx[T any](s *Store, op string, keyOf func(in T) idempotency.Key, versionO
 		}
 		var first bool
 		var tx *sql.Tx
+		var end func()
 		err = s.patiently(ctx, func() error { // nothing has run when it is busy
 			var err error
-			if tx, err = s.db.BeginTx(ctx, nil); err != nil {
+			if tx, end, err = s.begin(ctx); err != nil {
 				return err
 			}
 			if first, err = s.mark(ctx, tx, r); err != nil {
-				_ = tx.Rollback()
+				end()
 			}
 			return err
 		})
 		if err != nil {
 			return putOff(err)
 		}
-		defer tx.Rollback() //nolint:errcheck // after Commit it does nothing
+		defer end()
 		if !first {
 			return nil
 		}

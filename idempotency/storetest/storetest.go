@@ -315,9 +315,9 @@ func crash(ctx context.Context, r *rig) error {
 
 // powerless checks that a lease that was lost can change nothing.
 func (r *rig) powerless(ctx context.Context, l idempotency.Lease) error {
-	lost, err := r.Extend(ctx, []idempotency.Lease{l}, long)
-	if err != nil || !slices.Equal(lost, []idempotency.Lease{l}) {
-		return failed("Extend of a lost lease answers %v, %w; want it named", lost, orNil(err))
+	e, err := r.Extend(ctx, []idempotency.Lease{l}, long)
+	if err != nil || !slices.Equal(e.Lost, []idempotency.Lease{l}) {
+		return failed("Extend of a lost lease answers %v, %w; want it named", e, orNil(err))
 	}
 	if err := wants("Complete of a lost lease", r.Complete(ctx, l, []byte("late"), keep), idempotency.ErrLeaseLost); err != nil {
 		return err
@@ -378,15 +378,15 @@ func extended(ctx context.Context, r *rig) error {
 	if err != nil {
 		return err
 	}
-	if lost, err := r.Extend(ctx, []idempotency.Lease{l}, long); err != nil || len(lost) != 0 {
-		return failed("Extend answers %v, %w", lost, orNil(err))
+	if e, err := r.Extend(ctx, []idempotency.Lease{l}, long); err != nil || len(e.Lost)+len(e.Unknown) != 0 {
+		return failed("Extend answers %v, %w", e, orNil(err))
 	}
 	time.Sleep(2 * r.short)
 	if _, err := r.claim(ctx, r.request("k", long), idempotency.InProgress); err != nil {
 		return err
 	}
-	if lost, err := r.Extend(ctx, []idempotency.Lease{l}, r.short); err != nil || len(lost) != 0 {
-		return failed("the second Extend answers %v, %w", lost, orNil(err))
+	if e, err := r.Extend(ctx, []idempotency.Lease{l}, r.short); err != nil || len(e.Lost)+len(e.Unknown) != 0 {
+		return failed("the second Extend answers %v, %w", e, orNil(err))
 	}
 	time.Sleep(2 * r.short)
 	_, err = r.claim(ctx, r.request("k", long), idempotency.Claimed)
@@ -412,9 +412,9 @@ func extendMany(ctx context.Context, r *rig) error {
 			want = append(want, l)
 		}
 	}
-	lost, err := r.Extend(ctx, leases, long)
-	if err != nil || !slices.Equal(lost, want) {
-		return failed("Extend names %d of %d leases as lost, %w; want %d", len(lost), len(leases), orNil(err), len(want))
+	e, err := r.Extend(ctx, leases, long)
+	if err != nil || !slices.Equal(e.Lost, want) {
+		return failed("Extend names %d of %d leases as lost, %w; want %d", len(e.Lost), len(leases), orNil(err), len(want))
 	}
 	return nil
 }
@@ -469,7 +469,7 @@ func sentAgain(ctx context.Context, r *rig) error {
 	if err != nil || string(c.Result) != "first" {
 		return failed("the result is %q, %w; want that of the first completion", c.Result, orNil(err))
 	}
-	if lost, err := r.Extend(ctx, []idempotency.Lease{q.Lease}, long); err != nil || len(lost) != 1 {
+	if e, err := r.Extend(ctx, []idempotency.Lease{q.Lease}, long); err != nil || len(e.Lost) != 1 {
 		return failed("a lease that has completed is extended: %w", orNil(err))
 	}
 	l, err := r.claimed(ctx, "other", long)

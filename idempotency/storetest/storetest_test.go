@@ -22,7 +22,7 @@ type broken struct {
 	*idempotency.Memory
 
 	claim    func(context.Context, idempotency.Request) (idempotency.Claim, error)
-	extend   func(context.Context, []idempotency.Lease, time.Duration) ([]idempotency.Lease, error)
+	extend   func(context.Context, []idempotency.Lease, time.Duration) (idempotency.Extended, error)
 	complete func(context.Context, idempotency.Lease, []byte, time.Duration) error
 	release  func(context.Context, idempotency.Lease, time.Duration) error
 	purge    func(context.Context, string) (int, error)
@@ -37,7 +37,7 @@ func (b *broken) Claim(ctx context.Context, r idempotency.Request) (idempotency.
 	return b.Memory.Claim(ctx, r)
 }
 
-func (b *broken) Extend(ctx context.Context, l []idempotency.Lease, d time.Duration) ([]idempotency.Lease, error) {
+func (b *broken) Extend(ctx context.Context, l []idempotency.Lease, d time.Duration) (idempotency.Extended, error) {
 	if b.extend != nil {
 		return b.extend(ctx, l, d)
 	}
@@ -145,23 +145,24 @@ var stores = map[string]func() *broken{
 	},
 	"a lost lease is revived": func() *broken {
 		b := &broken{Memory: new(idempotency.Memory)}
-		b.extend = func(ctx context.Context, l []idempotency.Lease, d time.Duration) ([]idempotency.Lease, error) {
+		b.extend = func(ctx context.Context, l []idempotency.Lease, d time.Duration) (idempotency.Extended, error) {
 			_, err := b.Memory.Extend(ctx, l, d)
-			return nil, err
+			return idempotency.Extended{}, err
 		}
 		return b
 	},
 	"extend names one lost lease only": func() *broken {
 		b := &broken{Memory: new(idempotency.Memory)}
-		b.extend = func(ctx context.Context, l []idempotency.Lease, d time.Duration) ([]idempotency.Lease, error) {
-			lost, err := b.Memory.Extend(ctx, l, d)
-			return lost[:min(1, len(lost))], err
+		b.extend = func(ctx context.Context, l []idempotency.Lease, d time.Duration) (idempotency.Extended, error) {
+			e, err := b.Memory.Extend(ctx, l, d)
+			e.Lost = e.Lost[:min(1, len(e.Lost))]
+			return e, err
 		}
 		return b
 	},
 	"extend extends nothing": func() *broken {
-		return &broken{Memory: new(idempotency.Memory), extend: func(ctx context.Context, _ []idempotency.Lease, _ time.Duration) ([]idempotency.Lease, error) {
-			return nil, ctx.Err()
+		return &broken{Memory: new(idempotency.Memory), extend: func(ctx context.Context, _ []idempotency.Lease, _ time.Duration) (idempotency.Extended, error) {
+			return idempotency.Extended{}, ctx.Err()
 		}}
 	},
 	"a crash holds the key for the retention": func() *broken {
@@ -378,17 +379,17 @@ var stores = map[string]func() *broken{
 			r.Lease = unfenced(r.Lease)
 			return b.Memory.Claim(ctx, r)
 		}
-		b.extend = func(ctx context.Context, l []idempotency.Lease, d time.Duration) (lost []idempotency.Lease, err error) {
+		b.extend = func(ctx context.Context, l []idempotency.Lease, d time.Duration) (e idempotency.Extended, err error) {
 			for _, l := range l {
-				gone, err := b.Memory.Extend(ctx, []idempotency.Lease{unfenced(l)}, d)
+				one, err := b.Memory.Extend(ctx, []idempotency.Lease{unfenced(l)}, d)
 				if err != nil {
-					return nil, err
+					return e, err
 				}
-				if len(gone) > 0 {
-					lost = append(lost, l)
+				if len(one.Lost) > 0 {
+					e.Lost = append(e.Lost, l)
 				}
 			}
-			return lost, nil
+			return e, nil
 		}
 		b.complete = func(ctx context.Context, l idempotency.Lease, result []byte, d time.Duration) error {
 			return b.Memory.Complete(ctx, unfenced(l), result, d)
