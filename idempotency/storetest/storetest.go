@@ -516,26 +516,30 @@ func (r *rig) versioned(id, version string, lease time.Duration) idempotency.Req
 	return q
 }
 
+// begun has a record of version 5 in a state.
+func (r *rig) begun(ctx context.Context, state string) error {
+	q := r.versioned(state, "5", long)
+	if state == "ended" {
+		q.For = r.short
+	}
+	if _, err := r.claim(ctx, q, idempotency.Claimed); err != nil {
+		return err
+	}
+	switch state {
+	case "done":
+		return r.Complete(ctx, q.Lease, nil, keep)
+	case "released":
+		return r.Release(ctx, q.Lease, keep)
+	case "ended":
+		time.Sleep(2 * r.short)
+	}
+	return nil
+}
+
 func older(ctx context.Context, r *rig) error {
 	for _, state := range []string{"in progress", "done", "released", "ended"} {
-		q := r.versioned(state, "5", long)
-		if state == "ended" {
-			q.For = r.short
-		}
-		if _, err := r.claim(ctx, q, idempotency.Claimed); err != nil {
+		if err := r.begun(ctx, state); err != nil {
 			return err
-		}
-		switch state {
-		case "done":
-			if err := r.Complete(ctx, q.Lease, nil, keep); err != nil {
-				return err
-			}
-		case "released":
-			if err := r.Release(ctx, q.Lease, keep); err != nil {
-				return err
-			}
-		case "ended":
-			time.Sleep(2 * r.short)
 		}
 		if _, err := r.claim(ctx, r.versioned(state, "4", long), idempotency.Superseded); err != nil {
 			return fmt.Errorf("%s: %w", state, err)
@@ -548,24 +552,8 @@ func equal(ctx context.Context, r *rig) error {
 	for state, want := range map[string]idempotency.State{
 		"in progress": idempotency.InProgress, "done": idempotency.Done, "released": idempotency.Claimed, "ended": idempotency.Claimed,
 	} {
-		q := r.versioned(state, "5", long)
-		if state == "ended" {
-			q.For = r.short
-		}
-		if _, err := r.claim(ctx, q, idempotency.Claimed); err != nil {
+		if err := r.begun(ctx, state); err != nil {
 			return err
-		}
-		switch state {
-		case "done":
-			if err := r.Complete(ctx, q.Lease, nil, keep); err != nil {
-				return err
-			}
-		case "released":
-			if err := r.Release(ctx, q.Lease, keep); err != nil {
-				return err
-			}
-		case "ended":
-			time.Sleep(2 * r.short)
 		}
 		c, err := r.claim(ctx, r.versioned(state, "5", long), want)
 		if err != nil {
