@@ -68,30 +68,37 @@ func openRedis(client *redis.Client, space string) backend {
 }
 
 // benchRedis measures queues in the Redis at addr, or in one of its own beneath dir.
-func benchRedis(ctx context.Context, rep *report, dir, addr string, rounds, most int) (err error) {
-	if addr == "" {
-		if dir, err = os.MkdirTemp(dir, "bench-*"); err != nil {
-			return fmt.Errorf("bench: %w", err)
-		}
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-		server, err := redisserver.Start(dir)
+func benchRedis(ctx context.Context, rep *report, dir, addr string, rounds, most int) error {
+	return withRedis(dir, addr, func(addr string) error {
+		b, err := newRedisBench(ctx, rep, addr, redisSizes{
+			rounds: rounds, jobs: 1 << 15, rate: 200, trickle: 600, idle: 10 * time.Second, lease: 2 * time.Second, crowd: 100_032, late: 200,
+			handling: 20 * time.Millisecond, memoryJobs: 100_032, turn: 1 << 10, lanes: []int{1000, 10_000, 100_000}, scripts: 1000, stall: 10 * time.Second,
+		})
 		if err != nil {
-			return fmt.Errorf("bench: %w", err)
+			return err
 		}
-		defer server.Kill() //nolint:errcheck // it ends with this process
-		addr = server.Addr
-	}
-	b, err := newRedisBench(ctx, rep, addr, redisSizes{
-		rounds: rounds, jobs: 1 << 15, rate: 200, trickle: 600, idle: 10 * time.Second, lease: 2 * time.Second, crowd: 100_032, late: 200,
-		handling: 20 * time.Millisecond, memoryJobs: 100_032, turn: 1 << 10, lanes: []int{1000, 10_000, 100_000}, scripts: 1000, stall: 10 * time.Second,
+		for n := smallest; n <= most; n *= 10 {
+			b.sizes.waiting = append(b.sizes.waiting, n)
+		}
+		return errors.Join(b.run(ctx), b.admin.Close())
 	})
+}
+
+// withRedis has bench use the Redis at addr, or, if that is empty, a private one beneath dir.
+func withRedis(dir, addr string, bench func(addr string) error) (err error) {
+	if addr != "" {
+		return bench(addr)
+	}
+	if dir, err = os.MkdirTemp(dir, "bench-*"); err != nil {
+		return fmt.Errorf("bench: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	server, err := redisserver.Start(dir)
 	if err != nil {
-		return err
+		return fmt.Errorf("bench: %w", err)
 	}
-	for n := smallest; n <= most; n *= 10 {
-		b.sizes.waiting = append(b.sizes.waiting, n)
-	}
-	return errors.Join(b.run(ctx), b.admin.Close())
+	defer server.Kill() //nolint:errcheck // it ends with this process
+	return bench(server.Addr)
 }
 
 // newRedisBench takes the first database of a Redis, which must be empty.
