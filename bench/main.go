@@ -3,6 +3,7 @@
 //
 //	go run ./bench webhook [-json] [-rounds n] [-time d]
 //	go run ./bench queue [-engine memory|sqlite|redis] [-json] [-rounds n]
+//	go run ./bench idempotency [-redis address] [-json] [-rounds n]
 package main
 
 import (
@@ -28,10 +29,11 @@ func main() {
 // run hands args to the benchmark that the first of them names.
 func run(ctx context.Context, args []string, out io.Writer) error {
 	benchmarks := map[string]func(context.Context, []string, io.Writer) error{
-		"queue":   benchQueue,
-		"webhook": benchWebhook,
+		"idempotency": benchIdempotency,
+		"queue":       benchQueue,
+		"webhook":     benchWebhook,
 	}
-	const usage = "usage: bench queue|webhook [flags]; bench queue -h lists them"
+	const usage = "usage: bench idempotency|queue|webhook [flags]; bench queue -h lists them"
 	if len(args) == 0 {
 		return errors.New(usage)
 	}
