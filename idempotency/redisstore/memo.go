@@ -15,7 +15,7 @@ const maxMemoBytes = 4 << 10
 type memo struct {
 	half  int
 	keep  time.Duration
-	mu    sync.Mutex
+	mu    sync.RWMutex
 	young map[idempotency.Name]done
 	old   map[idempotency.Name]done
 }
@@ -33,13 +33,13 @@ func newMemo(most int, keep time.Duration) *memo {
 
 // claim answers a request from memory, if it can.
 func (m *memo) claim(r *idempotency.Request) (c idempotency.Claim, ok bool) {
-	m.mu.Lock()
+	m.mu.RLock()
 	d, ok := m.young[r.Name]
 	if !ok {
 		d, ok = m.old[r.Name]
 	}
-	m.mu.Unlock()
-	if !ok || !time.Now().Before(d.end) || r.Version > d.version {
+	m.mu.RUnlock()
+	if !ok || time.Until(d.end) <= 0 || r.Version > d.version {
 		return idempotency.Claim{}, false
 	}
 	rec := idempotency.Record{State: idempotency.Done, Version: d.version, Fingerprint: d.fingerprint, Result: d.result}

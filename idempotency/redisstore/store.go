@@ -114,6 +114,11 @@ func (s *Store) Claim(ctx context.Context, r idempotency.Request) (idempotency.C
 			return c, nil
 		}
 	}
+	return s.claim(ctx, r)
+}
+
+// claim asks the server. It is apart, for its r is on the heap.
+func (s *Store) claim(ctx context.Context, r idempotency.Request) (idempotency.Claim, error) {
 	asked := time.Now()
 	ask := ""
 	if r.AskFirst {
@@ -407,7 +412,10 @@ func (s *Store) join(ctx context.Context, c *call) <-chan error {
 func (c *call) wait(ctx context.Context, name idempotency.Name, done <-chan error) (any, error) {
 	select {
 	case <-done: //nolint:errcheck // each call has its own error
-		return c.v, wrap(name.String(), c.err)
+		if c.err != nil {
+			return nil, wrap(name.String(), c.err)
+		}
+		return c.v, nil
 	case <-ctx.Done():
 		return nil, wrap(name.String(), context.Cause(ctx))
 	}

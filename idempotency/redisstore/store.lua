@@ -25,14 +25,19 @@ if v then
 end
 
 local function write(state, token, ends, fingerprint, version, result, px)
-	if v then
-		call('PEXPIRE', key, px) -- a write that a full Redis allows; what follows it is allowed as well
-	end
 	local head = pack(HEAD, FORMAT, state, token, #fingerprint, #version)
 	if state == PROGRESS then
 		head = head .. pack(ENDS, ends)
 	end
-	call('SET', key, head .. fingerprint .. version .. result, 'PX', px)
+	local value = head .. fingerprint .. version .. result
+	if v then -- what is begun can be ended in a full Redis too
+		local ok = redis.pcall('SET', key, value, 'PX', px)
+		if not ok.err then
+			return
+		end
+		call('PEXPIRE', key, px) -- a write that it allows; what follows it is allowed as well
+	end
+	call('SET', key, value, 'PX', px)
 end
 
 -- compare orders bytes: Lua's own < asks the server's locale.
