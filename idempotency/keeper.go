@@ -256,11 +256,16 @@ func (k *Keeper) complete(ctx context.Context, h *hold, out outcome) (Result, er
 		out = outcome{kind: notKept, fresh: out.bytes}
 	}
 	record := out.record()
-	end := time.Now().Add(k.cfg.Lease) // whatever is extended meanwhile
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), end)
-	defer cancel()
+	var end time.Time             // of trying, whatever is extended meanwhile
+	attempt := context.Context(h) // ends with the lease, and with the caller, who is mostly there
 	for n := 0; ; n++ {
-		err := k.store.Complete(ctx, h.lease, record, k.cfg.Retention)
+		if end.IsZero() && (n > 0 || h.Err() != nil) {
+			var cancel context.CancelFunc
+			end = time.Now().Add(k.cfg.Lease)
+			attempt, cancel = context.WithDeadline(context.WithoutCancel(ctx), end)
+			defer cancel() //nolint:gocritic // once
+		}
+		err := k.store.Complete(attempt, h.lease, record, k.cfg.Retention)
 		if err == nil {
 			return Result{Value: out.value()}, nil
 		}
@@ -268,6 +273,9 @@ func (k *Keeper) complete(ctx context.Context, h *hold, out outcome) (Result, er
 			k.counts.lost.Add(1)
 			k.log.Error("idempotency: the lease was lost before the outcome could be recorded; another may have run", "name", h.lease.Name)
 			return Result{Value: out.value()}, about(h.lease.Name, ErrLeaseLost)
+		}
+		if end.IsZero() {
+			continue
 		}
 		pause := rand.N(min(time.Second, 50*time.Millisecond<<min(n, 5)))
 		if left := time.Until(k.holds.end(h, end)); left <= pause {

@@ -61,6 +61,9 @@ func (m *Memory) Claim(ctx context.Context, r Request) (Claim, error) {
 		rec.claim(&r, now)
 		return Claim{State: Claimed}, nil
 	}
+	if rec.state == Done && rec.version == r.Version && (r.Fingerprint == "" || r.Fingerprint == rec.fingerprint) { // as Judge says, and most often
+		return Claim{State: Done, Result: rec.result}, nil
+	}
 	seen := rec.seen(now)
 	c := seen.Judge(&r)
 	if c.State == Claimed {
