@@ -249,39 +249,45 @@ func (k *Keeper) run(ctx context.Context, r Request, asked time.Time, c Claim, w
 	return Result{}, err
 }
 
-// complete records an outcome, and tries again for as long as the lease lasts.
+// complete records an outcome.
 func (k *Keeper) complete(ctx context.Context, h *hold, out outcome) (Result, error) {
 	if len(out.bytes) > k.cfg.MaxResultBytes {
 		k.log.Error("idempotency: the result is too large to be kept", "name", h.lease.Name, "bytes", len(out.bytes), "most", k.cfg.MaxResultBytes)
 		out = outcome{kind: notKept, fresh: out.bytes}
 	}
+	err := context.Cause(h)
 	record := out.record()
-	var end time.Time             // of trying, whatever is extended meanwhile
-	attempt := context.Context(h) // ends with the lease, and with the caller, who is mostly there
+	if err == nil { // the caller is there, as mostly, and the lease
+		err = k.store.Complete(h, h.lease, record, k.cfg.Retention)
+	}
+	if err != nil {
+		err = k.insist(ctx, h, record)
+	}
+	switch {
+	case err == nil:
+		return Result{Value: out.value()}, nil
+	case errors.Is(err, ErrLeaseLost):
+		k.counts.lost.Add(1)
+		k.log.Error("idempotency: the lease was lost before the outcome could be recorded; another may have run", "name", h.lease.Name)
+		return Result{Value: out.value()}, about(h.lease.Name, ErrLeaseLost)
+	default:
+		k.counts.unknown.Add(1)
+		k.log.Error("idempotency: done, and not recorded: the key runs again when the lease is over", "name", h.lease.Name, "error", err)
+		after := max(0, time.Until(k.holds.end(h, time.Now().Add(k.cfg.Lease)))) + time.Second
+		return Result{Value: out.value()}, later{about(h.lease.Name, fmt.Errorf("%w: done, and not recorded: %w", ErrUnknownOutcome, err)), after}
+	}
+}
+
+// insist tries to record an outcome for as long as the lease lasts, whether or not anybody waits for it.
+func (k *Keeper) insist(ctx context.Context, h *hold, record []byte) error {
+	end := time.Now().Add(k.cfg.Lease) // whatever is extended meanwhile
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), end)
+	defer cancel()
 	for n := 0; ; n++ {
-		if end.IsZero() && (n > 0 || h.Err() != nil) {
-			var cancel context.CancelFunc
-			end = time.Now().Add(k.cfg.Lease)
-			attempt, cancel = context.WithDeadline(context.WithoutCancel(ctx), end)
-			defer cancel() //nolint:gocritic // once
-		}
-		err := k.store.Complete(attempt, h.lease, record, k.cfg.Retention)
-		if err == nil {
-			return Result{Value: out.value()}, nil
-		}
-		if errors.Is(err, ErrLeaseLost) {
-			k.counts.lost.Add(1)
-			k.log.Error("idempotency: the lease was lost before the outcome could be recorded; another may have run", "name", h.lease.Name)
-			return Result{Value: out.value()}, about(h.lease.Name, ErrLeaseLost)
-		}
-		if end.IsZero() {
-			continue
-		}
+		err := k.store.Complete(ctx, h.lease, record, k.cfg.Retention)
 		pause := rand.N(min(time.Second, 50*time.Millisecond<<min(n, 5)))
-		if left := time.Until(k.holds.end(h, end)); left <= pause {
-			k.counts.unknown.Add(1)
-			k.log.Error("idempotency: done, and not recorded: the key runs again when the lease is over", "name", h.lease.Name, "error", err)
-			return Result{Value: out.value()}, later{about(h.lease.Name, fmt.Errorf("%w: done, and not recorded: %w", ErrUnknownOutcome, err)), max(left, 0) + time.Second}
+		if err == nil || errors.Is(err, ErrLeaseLost) || time.Until(k.holds.end(h, end)) <= pause {
+			return err
 		}
 		time.Sleep(pause)
 	}

@@ -1,0 +1,146 @@
+package redisstore
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/breakwater-go/breakwater/idempotency"
+	"github.com/breakwater-go/breakwater/internal/redislua"
+)
+
+// Inspect implements [idempotency.Operator].
+func (s *Store) Inspect(ctx context.Context, name idempotency.Name) (idempotency.Record, error) {
+	v, err := s.run(ctx, name, "inspect")
+	if err != nil {
+		return idempotency.Record{}, err
+	}
+	if list, ok := v.([]any); ok && len(list) == 0 {
+		return idempotency.Record{}, fmt.Errorf("redisstore: %v: %w", name, idempotency.ErrNoRecord)
+	}
+	a := answer{v: v}
+	rec := idempotency.Record{
+		Name: name, Kept: time.Duration(a.int(3)) * time.Millisecond, Fingerprint: a.text(4), Version: idempotency.Version(a.text(5)), Result: a.bytes(6),
+	}
+	copy(rec.Token[:], a.text(1))
+	switch rest := a.int(2); a.int(0) {
+	case recordProgress:
+		rec.State, rec.Rest = idempotency.InProgress, time.Duration(rest)*time.Millisecond
+		if rest <= 0 {
+			rec.State, rec.Rest = idempotency.Unknown, 0
+		}
+	case recordDone:
+		rec.State = idempotency.Done
+	case recordReleased:
+		rec.State = idempotency.Released
+	default:
+		a.bad = true
+	}
+	return rec, a.err(name)
+}
+
+// States of a record, as store.lua has them; 0 is said of a lease that has ended.
+const (
+	recordEnded    = 0
+	recordProgress = 1
+	recordDone     = 2
+	recordReleased = 3
+)
+
+// Resolve implements [idempotency.Operator].
+func (s *Store) Resolve(ctx context.Context, seen idempotency.Record, as idempotency.Resolution) error {
+	state, forget := -1, ""
+	switch seen.State {
+	case idempotency.InProgress:
+		state = recordProgress
+	case idempotency.Unknown:
+		state = recordEnded
+	case idempotency.Done:
+		state = recordDone
+	case idempotency.Released:
+		state = recordReleased
+	case idempotency.Claimed, idempotency.Superseded, idempotency.Mismatch:
+	}
+	if as.Forget {
+		forget = "1"
+	}
+	v, err := s.run(ctx, seen.Name, "resolve", seen.Token[:], strconv.Itoa(state), forget, ms(as.Retention), as.Result)
+	if err != nil {
+		return err
+	}
+	switch v {
+	case "settled":
+		if s.memo != nil {
+			s.memo.forget(seen.Name)
+		}
+		return nil
+	case "progress":
+		return fmt.Errorf("redisstore: %v: %w", seen.Name, idempotency.ErrInProgress)
+	default:
+		return fmt.Errorf("redisstore: %v: %w", seen.Name, idempotency.ErrChanged)
+	}
+}
+
+// Purge implements [idempotency.Operator]. It looks through the names of all keys of the server (SCAN), a thousand at a time: on a large one it takes seconds, and holds nobody up.
+func (s *Store) Purge(ctx context.Context, scope string) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	if s.memo != nil {
+		s.memo.purge(scope)
+	}
+	return redislua.Within(ctx, "redisstore: purge", func(ctx context.Context) (int, error) {
+		c, ok := s.client.(*redis.ClusterClient)
+		if !ok {
+			return s.purge(ctx, s.client, scope)
+		}
+		var mu sync.Mutex
+		n := 0
+		err := c.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
+			of, err := s.purge(ctx, node, scope)
+			mu.Lock()
+			defer mu.Unlock()
+			n += of
+			return err
+		})
+		return n, err
+	})
+}
+
+func (s *Store) purge(ctx context.Context, node redis.UniversalClient, scope string) (n int, err error) {
+	prefix := s.prefix + escape.Replace(scope) + ":"
+	match := glob.Replace(prefix) + "*"
+	for cursor := uint64(0); ; {
+		keys, next, err := node.Scan(ctx, cursor, match, scanCount).Result()
+		if err != nil {
+			return n, wrap(fmt.Sprintf("purge of %q", scope), err)
+		}
+		if len(keys) > 0 {
+			dels, err := s.client.Pipelined(ctx, func(pipe redis.Pipeliner) error { // each where it lives: a slot may be on its way
+				for _, k := range keys {
+					pipe.Del(ctx, k)
+				}
+				return nil
+			})
+			if err != nil {
+				return n, wrap(fmt.Sprintf("purge of %q", scope), err)
+			}
+			for _, d := range dels {
+				if d, ok := d.(*redis.IntCmd); ok {
+					n += int(d.Val())
+				}
+			}
+		}
+		if cursor = next; cursor == 0 {
+			return n, nil
+		}
+	}
+}
+
+// glob makes a text one that SCAN finds as it stands.
+var glob = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`)
