@@ -280,7 +280,7 @@ func TestWaiterGetsTheResultWithinItsContext(t *testing.T) {
 	})
 }
 
-func TestWaiterWhoseLeaderFailedRunsItself(t *testing.T) {
+func TestWaiterWhoseLeaderFailedRetriesTheClaim(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		k := newKeeper(t, new(idempotency.Memory), idempotency.Config{Wait: time.Hour})
@@ -306,7 +306,7 @@ func TestWaiterWhoseLeaderFailedRunsItself(t *testing.T) {
 	})
 }
 
-func TestHandlerErrorReleasesAndPermanentErrorIsRecorded(t *testing.T) {
+func TestHandlerErrorReleasesSoRedeliveryRunsAgainAndPermanentErrorIsRecorded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		k := newKeeper(t, new(idempotency.Memory), idempotency.Config{})
@@ -394,7 +394,7 @@ func crashed(t *testing.T, store idempotency.Store, k *idempotency.Keeper) {
 	_ = k
 }
 
-func TestAskFirstSurfacesACrashAsUnknown(t *testing.T) {
+func TestCrashAfterEffectBeforeCompleteSurfacesAsUnknownNotAsFresh(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var store idempotency.Memory
@@ -421,7 +421,7 @@ func TestAskFirstSurfacesACrashAsUnknown(t *testing.T) {
 	})
 }
 
-func TestLeaseIsRenewedWhileTheWorkRuns(t *testing.T) {
+func TestLeaseIsRenewedWhileHandlerRuns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := &fragile{}
@@ -444,7 +444,7 @@ func TestLeaseIsRenewedWhileTheWorkRuns(t *testing.T) {
 	})
 }
 
-func TestContextEndsWhenRenewalFails(t *testing.T) {
+func TestContextIsCancelledWhenRenewalFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := &fragile{}
@@ -535,7 +535,7 @@ func TestCallerWhoLeavesEndsTheWorkAndFreesTheKey(t *testing.T) {
 	})
 }
 
-func TestStoreFailureAfterTheEffectIsTriedAgain(t *testing.T) {
+func TestStoreFailureAfterEffectIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := &fragile{complete: errBoom}
@@ -551,7 +551,7 @@ func TestStoreFailureAfterTheEffectIsTriedAgain(t *testing.T) {
 	})
 }
 
-func TestStoreFailureAfterTheEffectDoesNotReportPlainFailure(t *testing.T) {
+func TestStoreFailureAfterEffectDoesNotReportPlainFailure(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := &fragile{complete: errBoom}
@@ -570,7 +570,7 @@ func TestStoreFailureAfterTheEffectDoesNotReportPlainFailure(t *testing.T) {
 	})
 }
 
-func TestStoreDownAtClaimIsClosedAndOpenByOption(t *testing.T) {
+func TestStoreDownAtClaimFailsClosedAndOpenByOption(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := &fragile{claim: errBoom}
@@ -618,7 +618,7 @@ func TestKeyAndFingerprintAreFrozenBeforeTheHandlerRuns(t *testing.T) {
 	require.Equal(t, int64(1), k.Stats().Claimed)
 }
 
-func TestPayloadsDoNotCollide(t *testing.T) {
+func TestHashCollisionResistantDefault(t *testing.T) {
 	t.Parallel()
 	k := newKeeper(t, new(idempotency.Memory), idempotency.Config{})
 	prints := map[string]bool{}
@@ -668,7 +668,7 @@ func TestKeysAreBounded(t *testing.T) {
 	require.False(t, r.Replayed)
 }
 
-func TestNestedCallsWithTheSameKeyDoNotDeadlock(t *testing.T) {
+func TestNestedIdempotentCallsWithTheSameKeyDoNotDeadlock(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		k := newKeeper(t, new(idempotency.Memory), idempotency.Config{Wait: time.Hour})
@@ -687,7 +687,7 @@ func TestNestedCallsWithTheSameKeyDoNotDeadlock(t *testing.T) {
 	})
 }
 
-func TestBatchOfOneKeyEachFailsInPart(t *testing.T) {
+func TestBatchConsumerOneKeyPerItemPartialFailure(t *testing.T) {
 	t.Parallel()
 	k := newKeeper(t, new(idempotency.Memory), idempotency.Config{})
 	runs := map[string]int{}
@@ -711,7 +711,7 @@ func TestBatchOfOneKeyEachFailsInPart(t *testing.T) {
 	require.Equal(t, map[string]int{"a": 1, "b": 2, "c": 1}, runs)
 }
 
-func TestRetentionIsAtLeastTheTimeOfRedelivery(t *testing.T) {
+func TestRetentionGEBrokerRedeliveryHorizonIsValidated(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&log, nil))
@@ -800,7 +800,7 @@ func TestOnceValueReplaysByteForByte(t *testing.T) {
 	require.ErrorContains(t, err, "a result of another shape")
 }
 
-func TestOutcomeOfALaterFormatIsAnErrorAndNotAFreshRun(t *testing.T) {
+func TestUndecodableRecordIsAnErrorNotAFreshRun(t *testing.T) {
 	t.Parallel()
 	var store idempotency.Memory
 	k := newKeeper(t, &store, idempotency.Config{})
@@ -853,7 +853,7 @@ func TestChildKeyIsStable(t *testing.T) {
 	require.False(t, idempotency.TakenOver(t.Context()))
 }
 
-func TestMemoryIsBoundedWithoutForgettingWhatIsInProgress(t *testing.T) {
+func TestMemoryStoreIsBoundedWithoutEvictingInProgress(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		k := newKeeper(t, &idempotency.Memory{MaxRecords: 10}, idempotency.Config{})

@@ -134,7 +134,7 @@ func TestReplayIsByteIdentical(t *testing.T) {
 	require.Equal(t, 1, runs)
 }
 
-func TestKeyMayBeBareOrQuotedAndNothingElse(t *testing.T) {
+func TestKeyMissingEmptyOver255NonASCIIDuplicateHeaderQuotedSFString(t *testing.T) {
 	t.Parallel()
 	keys := map[string]string{}
 	var seen string
@@ -164,7 +164,7 @@ func TestKeyMayBeBareOrQuotedAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestSameKeyOfAnotherCallerRouteOrMethodIsAnotherOperation(t *testing.T) {
+func TestSameKeyOtherPrincipalOrRouteOrMethodIsADifferentOperation(t *testing.T) {
 	t.Parallel()
 	var runs atomic.Int64
 	h := guard(t, idempotency.HTTPConfig{}, func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, runs.Add(1)) })
@@ -185,7 +185,7 @@ func TestSameKeyOfAnotherCallerRouteOrMethodIsAnotherOperation(t *testing.T) {
 	requireProblem(t, w, http.StatusBadRequest, "key")
 }
 
-func TestOtherPayloadIs422WhileInProgressAndAfter(t *testing.T) {
+func TestSameKeyOtherPayloadIs422EvenWhileInProgressAndEvenAfterCompletion(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := guard(t, idempotency.HTTPConfig{}, func(http.ResponseWriter, *http.Request) { time.Sleep(time.Minute) })
@@ -203,7 +203,21 @@ func TestOtherPayloadIs422WhileInProgressAndAfter(t *testing.T) {
 	})
 }
 
-func TestDuplicateMayWaitForTheSameResult(t *testing.T) {
+func TestDuplicateWhileRunningGets409WithRetryAfter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := guard(t, idempotency.HTTPConfig{}, func(http.ResponseWriter, *http.Request) { time.Sleep(40 * time.Second) })
+		done := make(chan int)
+		go func() { done <- ask{}.send(t, h).Code }()
+		time.Sleep(36 * time.Second) // the lease was extended twice
+		w := ask{}.send(t, h)
+		requireProblem(t, w, http.StatusConflict, "in-progress")
+		require.Equal(t, "5", w.Header().Get("Retry-After"))
+		require.Equal(t, http.StatusOK, <-done)
+	})
+}
+
+func TestDuplicateWhileRunningWaitsAndGetsTheSameResult(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		runs := 0
@@ -224,8 +238,8 @@ func TestDuplicateMayWaitForTheSameResult(t *testing.T) {
 	})
 }
 
-// TestJSONIsComparedByWhatItSays and multipart forms by their parts.
-func TestFingerprintIsCanonical(t *testing.T) {
+// JSON is compared by what it says, multipart forms by their parts.
+func TestCanonicalFingerprintIgnoresJSONKeyOrderAndKeepsNumberPrecision(t *testing.T) {
 	t.Parallel()
 	form := func(boundary, value string) ask {
 		var b bytes.Buffer
@@ -279,7 +293,7 @@ func TestFingerprintIsCanonical(t *testing.T) {
 	}
 }
 
-func TestFailuresThrottlingAndPanicsAreNotStored(t *testing.T) {
+func Test5xx429AndPanicAreNotStoredByDefault(t *testing.T) {
 	t.Parallel()
 	for status, stored := range map[int]bool{
 		200: true, 201: true, 204: true, 303: true, 400: true, 404: true, 410: true, 422: true,
@@ -325,7 +339,7 @@ func TestFailuresThrottlingAndPanicsAreNotStored(t *testing.T) {
 	})
 }
 
-func TestOversizeStreamingAndHijackedAnswersAreNeverTruncated(t *testing.T) {
+func TestOversizeOrStreamingOrHijackedResponseIsNeverTruncated(t *testing.T) {
 	t.Parallel()
 	large := strings.Repeat("0123456789", 1000)
 	for name, h := range map[string]http.HandlerFunc{
@@ -435,7 +449,7 @@ func TestHintsGoOutAtOnce(t *testing.T) {
 	require.Equal(t, []string{"</style.css>; rel=preload"}, hints)
 }
 
-func TestClientThatDisconnectsNeitherWedgesNorLosesTheAnswer(t *testing.T) {
+func TestClientDisconnectMidHandlerDoesNotAbortOrWedge(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		for _, detach := range []bool{false, true} {

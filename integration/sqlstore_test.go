@@ -89,7 +89,7 @@ func TestP3EffectAndMarkAreOneTransaction(t *testing.T) {
 	require.Equal(t, 2, after, "the last call ran nothing")
 }
 
-func TestConcurrentInsertWaitsThenReplays(t *testing.T) {
+func TestConcurrentInsertBlocksThenReplays(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t, filepath.Join(t.TempDir(), "shop.db"))
 	running := make(chan struct{})
@@ -218,6 +218,22 @@ func TestMarkInTheQueuesTransaction(t *testing.T) {
 	cancel()
 	require.NoError(t, <-done)
 	require.Equal(t, 1, l.effects(t, "k"))
+}
+
+// TestRowOfALaterVersionIsAnErrorNotAFreshRun has a row of a format that this version does not know.
+func TestRowOfALaterVersionIsAnErrorNotAFreshRun(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, filepath.Join(t.TempDir(), "shop.db"))
+	handle := sqlstore.OnceTx(l.store, "ship", itself, insert)
+	require.NoError(t, handle(t.Context(), "k"))
+	_, err := l.db.ExecContext(t.Context(), "UPDATE breakwater_once SET format = 2")
+	require.NoError(t, err)
+	require.ErrorIs(t, handle(t.Context(), "k"), idempotency.ErrNewerFormat)
+	require.Equal(t, 1, l.effects(t, "k"))
+	keeper, err := idempotency.New(l.store, idempotency.Config{FailOpen: true})
+	require.NoError(t, err)
+	_, err = keeper.Do(t.Context(), "ship", itself("k"), nil)
+	require.ErrorIs(t, err, idempotency.ErrNewerFormat)
 }
 
 func TestSQLStoreSaysWhatIsWrongWithHowItWasMade(t *testing.T) {

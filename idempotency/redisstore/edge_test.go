@@ -290,8 +290,8 @@ func TestRecordOfALaterVersionIsAnErrorAndIsLeftAlone(t *testing.T) {
 	require.ErrorContains(t, err, "WRONGTYPE")
 }
 
-// TestRecordsOfThisFormatStayReadable has one of each kind, as version 1 writes them.
-func TestRecordsOfThisFormatStayReadable(t *testing.T) {
+// TestRecordWrittenByVersionNIsReadableByTheNext has one of each kind, as version 1 writes them.
+func TestRecordWrittenByVersionNIsReadableByTheNext(t *testing.T) {
 	t.Parallel()
 	client := redistest.Dial(t, redistest.Start(t).Addr)
 	s := redisstore.New(client, redisstore.Config{})

@@ -144,17 +144,18 @@ type check struct {
 
 var checks = []check{
 	{"TwoConcurrentClaimsExactlyOneRuns", oneWins},
-	{"TakeoverIsExactlyOnes", oneTakesOver},
+	{"TakeoverIsCompareAndSwapOnTheObservedRecord", oneTakesOver},
 	{"ReplayIsByteForByte", replay},
 	{"OtherPayloadIsMismatchInProgressAndAfter", mismatch},
 	{"ReleasedKeyRunsAgain", released},
-	{"CrashFreesTheKeyAfterTheLeaseNotTheRetention", crash},
-	{"HolderThatOutlivesItsLeaseCanChangeNothing", outlived},
-	{"HolderThatWasTakenOverCanChangeNothing", takenOver},
+	{"CrashBetweenClaimAndEffectFreesTheKeyAfterTheLeaseNotTheRetention", crash},
+	{"HolderThatOutlivesItsLeaseCannotCompleteReleaseOrRenew", outlived},
+	{"CompletedRecordIsNeverOverwrittenByRecovery", takenOver},
 	{"ExtendedLeaseLasts", extended},
 	{"ExtendNamesEachLostLease", extendMany},
 	{"RetentionIsOverAndTheKeyRunsAgain", retention},
 	{"RecordOfACrashIsKeptForItsRetention", crashRetention},
+	{"RecordExpiredDuringRequestIsConsistent", expiring},
 	{"CallsSentAgainAnswerTheSameAndChangeNothing", sentAgain},
 	{"AskFirstDoesNotTakeOver", askFirst},
 	{"OlderVersionsNeverRun", older},
@@ -444,6 +445,27 @@ func crashRetention(ctx context.Context, r *rig) error {
 	ask := r.request("k", long)
 	ask.AskFirst = true
 	_, err := r.claim(ctx, ask, idempotency.Claimed)
+	return err
+}
+
+// expiring has work that takes longer than the lease and the retention that it began with.
+func expiring(ctx context.Context, r *rig) error {
+	q := r.request("k", r.short)
+	q.Retention = r.short
+	if _, err := r.claim(ctx, q, idempotency.Claimed); err != nil {
+		return err
+	}
+	if e, err := r.Extend(ctx, []idempotency.Lease{q.Lease}, long); err != nil || len(e.Lost) != 0 {
+		return failed("Extend answers %v, %w", e, orNil(err))
+	}
+	time.Sleep(4 * r.short)
+	if _, err := r.claim(ctx, r.request("k", long), idempotency.InProgress); err != nil {
+		return err
+	}
+	if err := r.Complete(ctx, q.Lease, []byte("r"), keep); err != nil {
+		return err
+	}
+	_, err := r.claim(ctx, r.request("k", long), idempotency.Done)
 	return err
 }
 
