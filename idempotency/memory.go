@@ -43,9 +43,9 @@ func (m *Memory) Claim(ctx context.Context, r Request) (Claim, error) {
 	if err := ctx.Err(); err != nil {
 		return Claim{}, context.Cause(ctx)
 	}
-	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now := time.Now() // not before: what waited for the lock would take an earlier time for now
 	m.sweep(now)
 	rec := m.find(r.Name, now)
 	if rec == nil {
@@ -83,9 +83,9 @@ func (m *Memory) Extend(ctx context.Context, leases []Lease, lease time.Duration
 	if err := ctx.Err(); err != nil {
 		return e, context.Cause(ctx)
 	}
-	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now := time.Now() // not before: what waited for the lock would take an earlier time for now
 	for _, l := range leases {
 		rec := m.held(l, now)
 		if rec == nil {
@@ -104,9 +104,9 @@ func (m *Memory) Complete(ctx context.Context, l Lease, result []byte, retention
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now := time.Now() // not before: what waited for the lock would take an earlier time for now
 	rec := m.held(l, now)
 	if rec == nil {
 		if rec := m.find(l.Name, now); rec != nil && rec.state == Done && rec.token == l.Token {
@@ -128,9 +128,9 @@ func (m *Memory) Release(ctx context.Context, l Lease, retention time.Duration) 
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now := time.Now() // not before: what waited for the lock would take an earlier time for now
 	rec := m.held(l, now)
 	switch {
 	case rec == nil:
@@ -146,9 +146,9 @@ func (m *Memory) Release(ctx context.Context, l Lease, retention time.Duration) 
 
 // Inspect implements Operator.
 func (m *Memory) Inspect(_ context.Context, name Name) (Record, error) {
-	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now := time.Now() // not before: what waited for the lock would take an earlier time for now
 	rec := m.find(name, now)
 	if rec == nil {
 		return Record{}, about(name, ErrNoRecord)
@@ -158,9 +158,9 @@ func (m *Memory) Inspect(_ context.Context, name Name) (Record, error) {
 
 // Resolve implements Operator.
 func (m *Memory) Resolve(_ context.Context, seen Record, as Resolution) error {
-	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now := time.Now() // not before: what waited for the lock would take an earlier time for now
 	rec := m.find(seen.Name, now)
 	if rec == nil || rec.token != seen.Token || rec.seen(now).State != seen.State {
 		return about(seen.Name, ErrChanged)

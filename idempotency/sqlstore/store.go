@@ -147,10 +147,10 @@ func (s *Store) send(ctx context.Context, calls []*call) error {
 			return err
 		}
 		defer end()
-		now := time.Now().UnixMicro()
-		if err := sweepSome(ctx, tx, now); err != nil {
+		if err := sweepSome(ctx, tx); err != nil {
 			return err
 		}
+		now := time.Now().UnixMicro() // not before: what waited for the lock would take an earlier time for now
 		for _, c := range calls {
 			if c.err = c.do(ctx, tx, now); c.err != nil && (sqlite.IsBusy(c.err) || ctx.Err() != nil) {
 				return c.err
@@ -184,8 +184,8 @@ func (s *Store) begin(ctx context.Context) (tx *sql.Tx, end func(), err error) {
 
 // sweepSome removes what is over. It is a transaction's first statement, and writes: so it takes the lock at once, where a reader that wants to write later might
 // never get it.
-func sweepSome(ctx context.Context, tx *sql.Tx, now int64) error {
-	_, err := tx.ExecContext(ctx, "DELETE FROM breakwater_once WHERE rowid IN (SELECT rowid FROM breakwater_once WHERE kept <= ? ORDER BY kept LIMIT ?)", now, sweep)
+func sweepSome(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, "DELETE FROM breakwater_once WHERE rowid IN (SELECT rowid FROM breakwater_once WHERE kept <= ? ORDER BY kept LIMIT ?)", time.Now().UnixMicro(), sweep)
 	return err
 }
 

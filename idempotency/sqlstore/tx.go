@@ -94,10 +94,10 @@ func (s *Store) mark(ctx context.Context, tx *sql.Tx, r idempotency.Request) (fi
 			err = fmt.Errorf("sqlstore: %v: %w", r.Name, err)
 		}
 	}()
-	now := time.Now().UnixMicro()
-	if err := sweepSome(ctx, tx, now); err != nil {
+	if err := sweepSome(ctx, tx); err != nil {
 		return false, err
 	}
+	now := time.Now().UnixMicro()
 	rec, there, err := read(ctx, tx, r.Name, now)
 	if err != nil {
 		return false, err
