@@ -1,6 +1,7 @@
 package integration_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -28,6 +29,30 @@ type proxied struct {
 	client *redis.Client // through the proxy
 	direct *redis.Client
 	dials  atomic.Int64 // of the client through the proxy
+	lost   atomic.Int64 // connections that ended where a script's answer should have come
+}
+
+// watched is a connection that knows whether a script was sent down it and not answered.
+type watched struct {
+	*net.TCPConn
+
+	p     *proxied
+	asked atomic.Bool
+}
+
+func (c *watched) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("eval")) {
+		c.asked.Store(true)
+	}
+	return c.TCPConn.Write(b)
+}
+
+func (c *watched) Read(b []byte) (int, error) {
+	n, err := c.TCPConn.Read(b)
+	if c.asked.Swap(false) && err != nil {
+		c.p.lost.Add(1)
+	}
+	return n, err
 }
 
 func startProxied(t testing.TB) *proxied {
@@ -39,7 +64,11 @@ func startProxied(t testing.TB) *proxied {
 	t.Cleanup(p.proxy.Stop)
 	p.client = redis.NewClient(&redis.Options{Addr: p.proxy.Listen, ReadTimeout: time.Second, Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		p.dials.Add(1)
-		return (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, addr)
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &watched{TCPConn: conn.(*net.TCPConn), p: p}, nil //nolint:forcetypeassert,errcheck // it is one
 	}})
 	p.direct = redis.NewClient(&redis.Options{Addr: s.Addr})
 	t.Cleanup(func() {
@@ -88,12 +117,12 @@ func (p *proxied) scripts(t testing.TB) int {
 func (p *proxied) lose(t testing.TB, call func() error) {
 	t.Helper()
 	require.NoError(t, p.client.Ping(t.Context()).Err()) // a connection that is set up already, or nothing would reach the server
-	before, dials := p.scripts(t), p.dials.Load()
+	before, lost := p.scripts(t), p.lost.Load()
 	p.cut(t)
 	done := make(chan error, 1)
 	go func() { done <- call() }()
-	require.Eventually(t, func() bool { return p.dials.Load() > dials }, 10*time.Second, time.Millisecond, "the connection on which an answer should come is gone")
-	require.Greater(t, p.scripts(t), before, "and the script has run")
+	require.Eventually(t, func() bool { return p.lost.Load() > lost && p.scripts(t) > before }, 10*time.Second, time.Millisecond,
+		"the script has run, and the connection on which its answer should come is gone")
 	p.heal(t)
 	if err := <-done; err != nil { // go-redis has given up
 		require.NoError(t, call())
