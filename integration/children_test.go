@@ -22,6 +22,7 @@ var roles = map[string]func(args []string) error{
 	"sqlite-load":     sqliteLoad,
 	"sqlite-receiver": sqliteReceiver,
 	"redis-worker":    redisWorker,
+	"once-worker":     onceWorker,
 }
 
 func TestMain(m *testing.M) {
