@@ -83,7 +83,10 @@ func (s *holds) add(h *hold, asked time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h.extended = asked
-	s.of[h.lease.Name] = h // one that was there has lost its lease and does not know yet
+	if before := s.of[h.lease.Name]; before != nil {
+		s.lose(before) // and does not know yet
+	}
+	s.of[h.lease.Name] = h
 	if s.armed {
 		return
 	}

@@ -894,3 +894,29 @@ func TestOperatorsAreRefusedByAStoreWithoutThem(t *testing.T) {
 	require.ErrorIs(t, k.Forget(t.Context(), idempotency.Record{}), idempotency.ErrNoOperator)
 	require.ErrorIs(t, k.Resolve(t.Context(), idempotency.Record{}, nil), idempotency.ErrNoOperator)
 }
+
+// TestContextEndsWhenAnotherOfThisProcessHasTheKey has the next call claim before anybody has asked for more time, and so learned that the lease is lost.
+func TestContextEndsWhenAnotherOfThisProcessHasTheKey(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k, err := idempotency.New(new(idempotency.Memory), idempotency.Config{})
+		require.NoError(t, err)
+		key := idempotency.Key{Scope: "s", ID: "k"}
+		first := make(chan error, 1)
+		go func() {
+			_, err := k.Do(t.Context(), "op", key, func(ctx context.Context) ([]byte, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			})
+			first <- err
+		}()
+		synctest.Wait()
+		_, err = k.Purge(t.Context(), "s")
+		require.NoError(t, err)
+		_, err = k.Do(t.Context(), "op", key, func(context.Context) ([]byte, error) {
+			require.ErrorIs(t, <-first, idempotency.ErrLeaseLost)
+			return nil, nil
+		})
+		require.NoError(t, err)
+	})
+}
