@@ -13,14 +13,14 @@ import (
 )
 
 // CanonicalJSON writes JSON so that texts which say the same become the same: without white space, members sorted by name. Numbers stay as they were written, to the last digit. What is
-// not one JSON value, or not UTF-8, or has a member twice (which parsers read in different ways), comes back as it is.
+// not one JSON value, or not UTF-8, or has a member twice (which parsers read in different ways), or more than 100 levels, comes back as it is.
 func CanonicalJSON(text []byte) []byte {
 	if !utf8.Valid(text) {
 		return text
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
-	out, err := canonical(d, make([]byte, 0, len(text)))
+	out, err := canonical(d, make([]byte, 0, len(text)), maxLevels)
 	if err != nil {
 		return text
 	}
@@ -30,20 +30,29 @@ func CanonicalJSON(text []byte) []byte {
 	return out
 }
 
-var errTwice = errors.New("a member is there twice")
+// maxLevels bounds what a text can cost: each level is a call on the stack, and copies what is in it.
+const maxLevels = 100
 
-// canonical appends the next value.
-func canonical(d *json.Decoder, out []byte) ([]byte, error) {
+var (
+	errTwice = errors.New("a member is there twice")
+	errDeep  = errors.New("too many levels")
+)
+
+// canonical appends the next value, which may have so many levels.
+func canonical(d *json.Decoder, out []byte, levels int) ([]byte, error) {
 	t, err := d.Token()
 	if err != nil {
 		return nil, err
 	}
 	switch t := t.(type) {
 	case json.Delim:
-		if t == '[' {
-			return canonicalArray(d, out)
+		if levels == 0 {
+			return nil, errDeep
 		}
-		return canonicalObject(d, out)
+		if t == '[' {
+			return canonicalArray(d, out, levels-1)
+		}
+		return canonicalObject(d, out, levels-1)
 	case json.Number:
 		return append(out, t...), nil
 	default: // a string, true, false, null
@@ -52,13 +61,13 @@ func canonical(d *json.Decoder, out []byte) ([]byte, error) {
 	}
 }
 
-func canonicalArray(d *json.Decoder, out []byte) (_ []byte, err error) {
+func canonicalArray(d *json.Decoder, out []byte, levels int) (_ []byte, err error) {
 	out = append(out, '[')
 	for first := true; d.More(); first = false {
 		if !first {
 			out = append(out, ',')
 		}
-		if out, err = canonical(d, out); err != nil {
+		if out, err = canonical(d, out, levels); err != nil {
 			return nil, err
 		}
 	}
@@ -66,7 +75,7 @@ func canonicalArray(d *json.Decoder, out []byte) (_ []byte, err error) {
 	return append(out, ']'), err
 }
 
-func canonicalObject(d *json.Decoder, out []byte) ([]byte, error) {
+func canonicalObject(d *json.Decoder, out []byte, levels int) ([]byte, error) {
 	type member struct {
 		name  string
 		value []byte
@@ -78,7 +87,7 @@ func canonicalObject(d *json.Decoder, out []byte) ([]byte, error) {
 			return nil, err
 		}
 		name, _ := t.(string) // nothing else comes here
-		v, err := canonical(d, nil)
+		v, err := canonical(d, nil, levels)
 		if err != nil {
 			return nil, err
 		}

@@ -652,3 +652,16 @@ func TestAsTheDraftAndStripeHaveIt(t *testing.T) {
 		})
 	}
 }
+
+// TestDeepJSONIsComparedAsItIs has what would take minutes, or the whole stack.
+func TestDeepJSONIsComparedAsItIs(t *testing.T) {
+	t.Parallel()
+	for _, deep := range []string{
+		strings.Repeat(`{"b":`, 200_000) + "1" + strings.Repeat("}", 200_000),
+		strings.Repeat("[", 8<<20),
+	} {
+		require.True(t, deep == string(idempotency.CanonicalJSON([]byte(deep))))
+	}
+	const most = 100
+	require.Equal(t, strings.Repeat("[", most)+strings.Repeat("]", most), string(idempotency.CanonicalJSON([]byte(strings.Repeat("[ ", most)+strings.Repeat("]", most)))))
+}
