@@ -171,7 +171,7 @@ func (m *Memory) Resolve(_ context.Context, seen Record, as Resolution) error {
 	case as.Forget:
 		m.forget(rec)
 	default:
-		rec.state, rec.result, rec.end = Done, as.Result, now.Add(as.Retention)
+		rec.state, rec.result, rec.end = Done, append([]byte(nil), as.Result...), now.Add(as.Retention)
 		m.unlink(rec)
 		m.append(rec)
 	}
