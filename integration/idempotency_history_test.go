@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -83,9 +84,7 @@ func (w *worker) turn(ctx context.Context) {
 	generation := place.generation.Load()
 	r := idempotency.Request{For: (w.least + time.Duration(w.rng.Int64N(int64(2*w.least)))).Truncate(time.Millisecond), Retention: time.Hour, AskFirst: w.chance(40)}
 	r.Name = idempotency.Name{Op: "op", Scope: fmt.Sprintf("%d/%d", slot, generation), ID: "k"}
-	for i := range r.Token {
-		r.Token[i] = byte(w.rng.Uint32())
-	}
+	binary.NativeEndian.PutUint64(r.Token[:], w.rng.Uint64())
 	l := r.Lease
 	claimed := w.claim(ctx, r)
 	switch {
@@ -293,7 +292,7 @@ func (c *crowd) judge(t *testing.T, history []porcupine.Operation) {
 	}
 	answers, unknown := map[string]int{}, 0
 	for _, o := range history {
-		q, a := o.Input.(question), o.Output.(reply) //nolint:forcetypeassert,errcheck // ours
+		q, a := o.Input.(question), o.Output.(reply) //nolint:forcetypeassert // ours
 		if a.unknown {
 			unknown++
 			continue
@@ -401,7 +400,7 @@ type lenient struct{ operated }
 func (s lenient) Complete(ctx context.Context, l idempotency.Lease, result []byte, retention time.Duration) error {
 	err := s.operated.Complete(ctx, l, result, retention)
 	if rec, looked := s.Inspect(ctx, l.Name); err != nil && looked == nil && rec.State == idempotency.Unknown && rec.Token == l.Token {
-		if _, err := s.operated.Claim(ctx, idempotency.Request{Lease: l, For: time.Minute, Retention: time.Hour}); err != nil {
+		if _, err := s.Claim(ctx, idempotency.Request{Lease: l, For: time.Minute, Retention: time.Hour}); err != nil {
 			return err
 		}
 		return s.operated.Complete(ctx, l, result, retention)
@@ -433,7 +432,7 @@ func TestHistoriesOfBrokenStoresAreRefuted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for round := range 10 {
+			for round := range 20 {
 				load := crowd{stores: []operated{store(t)}, clients: 64, turns: 20, least: 30 * time.Millisecond}
 				history, err := load.run(t.Context())
 				require.NoError(t, err)

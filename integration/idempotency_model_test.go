@@ -184,7 +184,8 @@ func (s recordState) steps(q question, a reply) (next []recordState) {
 		wasEnded := q.seen == idempotency.Unknown && isOver && own
 		may(a.ok && isDone, s.free())
 		may(a.ok && wasEnded, over.free())
-		may(!a.ok && !isDone && !(q.seen == idempotency.Unknown && own && s.state == idempotency.InProgress), s)
+		still := isDone || q.seen == idempotency.Unknown && own && s.state == idempotency.InProgress
+		may(!a.ok && !still, s)
 	}
 	return next
 }
@@ -242,14 +243,14 @@ func model() porcupine.Model {
 	m := porcupine.NondeterministicModel{
 		Init: func() []any { return []any{recordState{}} },
 		Step: func(s, in, out any) (next []any) {
-			for _, n := range s.(recordState).steps(in.(question), out.(reply)) { //nolint:forcetypeassert,errcheck // ours
+			for _, n := range s.(recordState).steps(in.(question), out.(reply)) { //nolint:forcetypeassert // ours
 				next = append(next, n)
 			}
 			return next
 		},
 		DescribeOperation: func(in, out any) string { return fmt.Sprintf("%v: %v", in, out) },
 		DescribeState: func(s any) string {
-			r := s.(recordState) //nolint:forcetypeassert,errcheck // ours
+			r := s.(recordState) //nolint:forcetypeassert // ours
 			return fmt.Sprintf("%v %x, ends %v to %v", r.state, r.token[:3], time.Duration(r.lo), time.Duration(r.hi))
 		},
 	}
@@ -266,7 +267,7 @@ type refuted struct {
 func byKey(history []porcupine.Operation) map[string][]porcupine.Operation {
 	keys := map[string][]porcupine.Operation{}
 	for _, o := range history {
-		key := o.Input.(question).key //nolint:forcetypeassert,errcheck // ours
+		key := o.Input.(question).key //nolint:forcetypeassert // ours
 		keys[key] = append(keys[key], o)
 	}
 	return keys
@@ -290,7 +291,7 @@ func check(history []porcupine.Operation, each time.Duration) (r refuted, wrong 
 // until is a history as it was known at a time: what had not returned may or may not have happened.
 func until(history []porcupine.Operation, at int64) (known []porcupine.Operation) {
 	for _, o := range history {
-		q := o.Input.(question) //nolint:forcetypeassert,errcheck // ours
+		q := o.Input.(question) //nolint:forcetypeassert // ours
 		switch {
 		case o.Call > at:
 			continue

@@ -68,7 +68,7 @@ func startProxied(t testing.TB) *proxied {
 		if err != nil {
 			return nil, err
 		}
-		return &watched{TCPConn: conn.(*net.TCPConn), p: p}, nil //nolint:forcetypeassert,errcheck // it is one
+		return &watched{TCPConn: conn.(*net.TCPConn), p: p}, nil //nolint:forcetypeassert // it is one
 	}})
 	p.direct = redis.NewClient(&redis.Options{Addr: s.Addr})
 	t.Cleanup(func() {
