@@ -124,8 +124,9 @@ func workThrough(ctx context.Context, client *redis.Client, way string, handle f
 		if err == nil {
 			err = handle(ctx, key)
 		}
-		if errors.Is(err, idempotency.ErrInProgress) || errors.Is(err, idempotency.ErrLeaseLost) {
-			continue // another has it, or had it meanwhile, or the lease of one that was killed is not over
+		if errors.Is(err, idempotency.ErrInProgress) || errors.Is(err, idempotency.ErrLeaseLost) || errors.Is(err, idempotency.ErrUnknownOutcome) {
+			time.Sleep(time.Millisecond) // another has it, or had it meanwhile, or the lease of one that was killed is not over
+			continue
 		}
 		if err == nil {
 			err = client.LRem(ctx, "todo:"+way, 0, key).Err()
