@@ -172,8 +172,11 @@ func (k *Keeper) unclaimed(ctx context.Context, r Request, err error, work func(
 		k.release(ctx, r.Lease, leaveWithin)
 		return Result{}, context.Cause(ctx)
 	}
-	if errors.Is(err, ErrNewerFormat) || errors.Is(err, ErrKey) {
+	if errors.Is(err, ErrNewerFormat) || errors.Is(err, ErrKey) || errors.Is(err, ErrNested) {
 		return Result{}, err
+	}
+	if k.cfg.AskFirst { // it may have been taken, and its answer lost: then nothing has run, and nobody need look
+		k.release(ctx, r.Lease, leaveWithin)
 	}
 	k.counts.unavailable.Add(1)
 	if !k.cfg.FailOpen {

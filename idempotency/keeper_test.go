@@ -421,6 +421,28 @@ func TestCrashAfterEffectBeforeCompleteSurfacesAsUnknownNotAsFresh(t *testing.T)
 	})
 }
 
+// lossy is a store whose claims are taken, and whose answers to them are lost.
+type lossy struct{ *idempotency.Memory }
+
+func (s lossy) Claim(ctx context.Context, r idempotency.Request) (idempotency.Claim, error) {
+	if _, err := s.Memory.Claim(ctx, r); err != nil {
+		return idempotency.Claim{}, err
+	}
+	return idempotency.Claim{}, errBoom
+}
+
+func TestClaimWhoseAnswerWasLostNeedsNobodyToLook(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var store idempotency.Memory
+		_, err := newKeeper(t, lossy{&store}, idempotency.Config{AskFirst: true}).Do(t.Context(), "ship", order, nil)
+		require.ErrorIs(t, err, idempotency.ErrUnavailable)
+		time.Sleep(time.Hour)
+		_, err = newKeeper(t, &store, idempotency.Config{AskFirst: true}).Do(t.Context(), "ship", order, func(context.Context) ([]byte, error) { return nil, nil })
+		require.NoError(t, err, "nothing has run")
+	})
+}
+
 func TestLeaseIsRenewedWhileHandlerRuns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -32,6 +32,7 @@ type memoryRecord struct {
 	token          Token
 	lease          time.Time // InProgress: its end
 	end            time.Time // of all that is known
+	takenOver      bool
 	fingerprint    string
 	version        Version
 	result         []byte
@@ -49,7 +50,7 @@ func (m *Memory) Claim(ctx context.Context, r Request) (Claim, error) {
 	m.sweep(now)
 	rec := m.find(r.Name, now)
 	if rec == nil {
-		if err := m.room(now); err != nil {
+		if err := m.room(); err != nil {
 			return Claim{}, err
 		}
 		rec = &memoryRecord{name: r.Name}
@@ -68,6 +69,7 @@ func (m *Memory) Claim(ctx context.Context, r Request) (Claim, error) {
 	c := seen.Judge(&r)
 	if c.State == Claimed {
 		rec.claim(&r, now)
+		rec.takenOver = c.TakenOver
 	}
 	return c, nil
 }
@@ -162,15 +164,19 @@ func (m *Memory) Resolve(_ context.Context, seen Record, as Resolution) error {
 	defer m.mu.Unlock()
 	now := time.Now() // not before: what waited for the lock would take an earlier time for now
 	rec := m.find(seen.Name, now)
-	if rec == nil || rec.token != seen.Token || rec.seen(now).State != seen.State {
-		return about(seen.Name, ErrChanged)
+	var is *Record
+	if rec != nil {
+		r := rec.seen(now)
+		is = &r
 	}
+	change, err := is.JudgeResolve(&seen, &as)
 	switch {
-	case seen.State == InProgress:
-		return about(seen.Name, ErrInProgress)
+	case !change:
+		return err
 	case as.Forget:
 		m.forget(rec)
 	default:
+		rec.token = rec.token.Resolved()
 		rec.state, rec.result, rec.end = Done, append([]byte(nil), as.Result...), now.Add(as.Retention)
 		m.unlink(rec)
 		m.append(rec)
@@ -195,7 +201,7 @@ func (m *Memory) Purge(_ context.Context, scope string) (n int, err error) {
 func (rec *memoryRecord) seen(now time.Time) Record {
 	out := Record{
 		Name: rec.name, State: rec.state, Token: rec.token, Kept: rec.end.Sub(now),
-		Fingerprint: rec.fingerprint, Version: rec.version, Result: rec.result,
+		TakenOver: rec.takenOver, Fingerprint: rec.fingerprint, Version: rec.version, Result: rec.result,
 	}
 	if out.State == InProgress {
 		if out.Rest = rec.lease.Sub(now); out.Rest <= 0 {
@@ -243,11 +249,11 @@ func (m *Memory) sweep(now time.Time) {
 }
 
 // room makes room for one more.
-func (m *Memory) room(now time.Time) error {
+func (m *Memory) room() error {
 	most := cmp.Or(m.MaxRecords, 100_000)
 	for rec := m.oldest; rec != nil && len(m.recs) >= most; {
 		next := rec.behind
-		if rec.state != InProgress || !now.Before(rec.lease) {
+		if rec.state != InProgress { // nor what has ended without a word: somebody may have to look
 			m.forget(rec)
 		}
 		rec = next

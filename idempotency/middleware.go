@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net/http"
 	"net/textproto"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -158,11 +159,13 @@ func (m *Middleware) serve(w http.ResponseWriter, r *http.Request, next http.Han
 	if m.cfg.Detach {
 		ctx = context.WithoutCancel(ctx)
 	}
+	ran := false
 	rec := &recorder{w: w, header: http.Header{}, most: m.keeper.cfg.MaxResultBytes}
 	result, err := m.keeper.do(ctx, request, func(ctx context.Context) (outcome, error) {
 		r := r.WithContext(ctx)
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		next.ServeHTTP(rec, r)
+		ran = true
 		if !m.cfg.Record(r, rec.status()) {
 			return outcome{}, errNotRecorded
 		}
@@ -175,7 +178,7 @@ func (m *Middleware) serve(w http.ResponseWriter, r *http.Request, next http.Han
 	case rec.through: // it is out already
 	case err == nil && result.Replayed:
 		m.replay(w, request.Name, result.Value)
-	case err == nil, errors.Is(err, errNotRecorded), errors.Is(err, ErrUnknownOutcome) && rec.code != 0: // the answer is true, whatever became of its record
+	case err == nil, errors.Is(err, errNotRecorded), errors.Is(err, ErrUnknownOutcome) && ran: // the answer is true, whatever became of its record
 		rec.send()
 	default:
 		m.refuse(w, err)
@@ -261,9 +264,13 @@ func unquote(s string) (string, bool) {
 	return "", false
 }
 
-// operation is what a request asks for. A path may be longer than a name.
+// operation is what a request asks for: the path as it was sent, whatever a router has taken off it since. It may be longer than a name.
 func operation(r *http.Request) string {
-	op := r.Method + " " + r.URL.EscapedPath()
+	path := r.URL.EscapedPath()
+	if sent, err := url.ParseRequestURI(r.RequestURI); err == nil {
+		path = sent.EscapedPath()
+	}
+	op := r.Method + " " + path
 	if len(op) > maxNameBytes {
 		sum := sha256.Sum256([]byte(op))
 		op = r.Method + " " + hex.EncodeToString(sum[:])

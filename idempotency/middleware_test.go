@@ -496,6 +496,28 @@ func TestStoreAwayIs503(t *testing.T) {
 	})
 }
 
+func TestAnswerThatWritesNothingIsTrueWithoutARecord(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := newMiddleware(t, newKeeper(t, &fragile{complete: errBoom}, idempotency.Config{}), idempotency.HTTPConfig{}).Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		require.Equal(t, http.StatusOK, ask{}.send(t, h).Code)
+	})
+}
+
+func TestMountsUnderStripPrefixDoNotShareKeys(t *testing.T) {
+	t.Parallel()
+	m := newMiddleware(t, newKeeper(t, new(idempotency.Memory), idempotency.Config{}), idempotency.HTTPConfig{})
+	mux := http.NewServeMux()
+	for _, p := range []string{"/orders", "/refunds"} {
+		mux.Handle(p+"/", http.StripPrefix(p, m.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, p) }))))
+	}
+	for range 2 {
+		for _, p := range []string{"/orders", "/refunds"} {
+			require.Equal(t, p, ask{target: p + "/create"}.send(t, mux).Body.String())
+		}
+	}
+}
+
 func TestRequestsWithoutAKey(t *testing.T) {
 	t.Parallel()
 	runs := 0
@@ -660,7 +682,7 @@ func TestDeepJSONIsComparedAsItIs(t *testing.T) {
 		strings.Repeat(`{"b":`, 200_000) + "1" + strings.Repeat("}", 200_000),
 		strings.Repeat("[", 8<<20),
 	} {
-		require.True(t, deep == string(idempotency.CanonicalJSON([]byte(deep))))
+		require.Equal(t, len(deep), len(idempotency.CanonicalJSON([]byte(deep))), "it is the text itself") // which a failure should not print
 	}
 	const most = 100
 	require.Equal(t, strings.Repeat("[", most)+strings.Repeat("]", most), string(idempotency.CanonicalJSON([]byte(strings.Repeat("[ ", most)+strings.Repeat("]", most)))))

@@ -1,6 +1,7 @@
 package idempotency
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -37,7 +38,7 @@ type Operator interface {
 	// Inspect reads a record. It fails with [ErrNoRecord].
 	Inspect(ctx context.Context, name Name) (Record, error)
 	// Resolve settles a record that is done or ended, as long as it still is what Inspect answered: as done with result, or, if forget is set, as
-	// if it had never been. It fails with [ErrChanged] if the record is another by now, and with [ErrInProgress] if a lease holds it.
+	// if it had never been. A record that is as it asks already is no error. It fails with [ErrChanged] if the record is another by now, and with [ErrInProgress] if a lease holds it.
 	Resolve(ctx context.Context, seen Record, as Resolution) error
 	// Purge removes all records of a scope, those in progress too: their holders lose their leases. It answers how many there were.
 	Purge(ctx context.Context, scope string) (int, error)
@@ -58,6 +59,14 @@ type Token [8]byte
 
 func newToken() (t Token) {
 	binary.NativeEndian.PutUint64(t[:], rand.Uint64())
+	return t
+}
+
+// Resolved is the token of a record that an operator has settled: that of the claim can do nothing any more, and a Resolve sent again sees what it did.
+func (t Token) Resolved() Token {
+	for i := range t {
+		t[i] = ^t[i]
+	}
 	return t
 }
 
@@ -146,6 +155,7 @@ type Record struct {
 	State       State         // InProgress, Unknown (its lease has ended), Done or Released
 	Token       Token         // of the claim that is or was the last
 	Rest        time.Duration // InProgress: of the lease
+	TakenOver   bool          // InProgress: from a lease that ended without a word
 	Kept        time.Duration // for how long the record is kept yet, if nothing happens
 	Fingerprint string
 	Version     Version
@@ -162,12 +172,12 @@ type Resolution struct {
 // Judge says what a Claim has to answer where rec is there, and so whether to take it. Stores that can read and write in one step share it.
 func (rec *Record) Judge(r *Request) Claim {
 	if rec.State == InProgress && rec.Token == r.Token { // sent again
-		return Claim{State: Claimed}
+		return Claim{State: Claimed, TakenOver: rec.TakenOver}
 	}
 	switch {
 	case r.Version < rec.Version:
 		return Claim{State: Superseded}
-	case r.Version == rec.Version && r.Fingerprint != "" && rec.Fingerprint != "" && r.Fingerprint != rec.Fingerprint:
+	case r.Version == rec.Version && rec.State != Released && r.Fingerprint != "" && rec.Fingerprint != "" && r.Fingerprint != rec.Fingerprint:
 		return Claim{State: Mismatch}
 	case rec.State == InProgress:
 		return Claim{State: InProgress, Rest: rec.Rest}
@@ -177,5 +187,21 @@ func (rec *Record) Judge(r *Request) Claim {
 		return Claim{State: Done, Result: rec.Result}
 	default:
 		return Claim{State: Claimed, TakenOver: rec.State == Unknown}
+	}
+}
+
+// JudgeResolve says whether a Resolve changes rec, which is nil if there is none, and what it fails with if not. It is for stores, as Judge is.
+func (rec *Record) JudgeResolve(seen *Record, as *Resolution) (change bool, err error) {
+	switch {
+	case rec == nil && as.Forget: // it is as asked
+		return false, nil
+	case rec != nil && !as.Forget && rec.State == Done && rec.Token == seen.Token.Resolved() && bytes.Equal(rec.Result, as.Result):
+		return false, nil
+	case rec == nil || rec.Token != seen.Token || rec.State != seen.State:
+		return false, about(seen.Name, ErrChanged)
+	case rec.State == InProgress:
+		return false, about(seen.Name, ErrInProgress)
+	default:
+		return true, nil
 	}
 }

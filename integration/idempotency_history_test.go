@@ -180,8 +180,8 @@ func (w *worker) claim(ctx context.Context, r idempotency.Request) reply {
 
 func (w *worker) extend(ctx context.Context, l idempotency.Lease, lease time.Duration) reply {
 	return w.record(ctx, question{verb: doExtend, key: l.Scope, token: l.Token, lease: lease}, func(ctx context.Context) (reply, error) {
-		lost, err := w.store.Extend(ctx, []idempotency.Lease{l}, lease)
-		return reply{ok: len(lost) == 0}, err
+		e, err := w.store.Extend(ctx, []idempotency.Lease{l}, lease)
+		return reply{ok: len(e.Lost) == 0}, err
 	})
 }
 

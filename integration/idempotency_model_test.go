@@ -185,7 +185,8 @@ func (s recordState) steps(q question, a reply) (next []recordState) {
 		may(a.ok && isDone, s.free())
 		may(a.ok && wasEnded, over.free())
 		still := isDone || q.seen == idempotency.Unknown && own && s.state == idempotency.InProgress
-		may(!a.ok && !still, s)
+		may(!a.ok && !still && s.state != 0, s)
+		may(a.ok && s.state == 0, s) // it is as asked
 	}
 	return next
 }

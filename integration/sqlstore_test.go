@@ -252,7 +252,7 @@ func TestSQLStoreSaysWhatIsWrongWithHowItWasMade(t *testing.T) {
 	}
 }
 
-// TestOneConnectionIsEnoughForMarks has a Keeper asked within the one transaction that there can be: it fails in time, and nothing is lost.
+// TestOneConnectionIsEnoughForMarks asks within the one transaction that there can be for what would wait for it: that fails at once, and nothing is lost.
 func TestOneConnectionIsEnoughForMarks(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t, filepath.Join(t.TempDir(), "shop.db"))
@@ -261,16 +261,24 @@ func TestOneConnectionIsEnoughForMarks(t *testing.T) {
 	keeper, err := idempotency.New(store, idempotency.Config{})
 	require.NoError(t, err)
 	nothing := func(context.Context) ([]byte, error) { return nil, nil }
+	again := sqlstore.OnceTx(store, "again", itself, insert)
 	handle := sqlstore.OnceTx(store, "ship", itself, func(ctx context.Context, tx *sql.Tx, key string) error {
 		_, err := keeper.Do(ctx, "other", itself(key), nothing)
-		require.ErrorIs(t, err, idempotency.ErrUnavailable)
-		require.ErrorContains(t, err, "SetMaxOpenConns")
+		require.ErrorIs(t, err, idempotency.ErrNested)
+		require.ErrorIs(t, again(ctx, key), idempotency.ErrNested)
 		return insert(ctx, tx, key)
 	})
 	require.NoError(t, handle(t.Context(), "k"))
 	require.Equal(t, 1, l.effects(t, "k"))
 	_, err = keeper.Do(t.Context(), "other", itself("k"), nothing)
 	require.NoError(t, err)
+
+	conn, err := l.db.Conn(t.Context())
+	require.NoError(t, err)
+	_, err = keeper.Do(t.Context(), "third", itself("k"), nothing)
+	require.ErrorIs(t, err, idempotency.ErrUnavailable)
+	require.ErrorContains(t, err, "SetMaxOpenConns")
+	require.NoError(t, conn.Close())
 }
 
 // TestMarksThatAreOverAreSwept holds the table to what is known yet.

@@ -60,13 +60,16 @@ func (s *Store) ready(ctx context.Context, n *node) error {
 	if n.fit.Load() {
 		return nil
 	}
-	_, err := redislua.Within(ctx, "redisstore", func(ctx context.Context) (struct{}, error) { return struct{}{}, s.keeper.Look(ctx, n.client) })
+	_, err := redislua.Within(ctx, "redisstore", func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, redislua.Retry(ctx, n.client, redislua.Lossy, func() error { return s.keeper.Look(ctx, n.client) })
+	})
 	n.fit.Store(err == nil)
 	return err
 }
 
 // call is one step, and its answer.
 type call struct {
+	ctx  context.Context //nolint:containedctx // it says until when somebody waits
 	key  string
 	args []any
 	v    any
@@ -75,7 +78,7 @@ type call struct {
 
 // run does one step. It is sent again, for up to 5 s, when the server could not begin it or its answer was lost.
 func (s *Store) run(ctx context.Context, name idempotency.Name, step string, args ...any) (any, error) {
-	c := &call{key: s.key(name), args: append([]any{step}, args...)}
+	c := &call{ctx: ctx, key: s.key(name), args: append([]any{step}, args...)}
 	return c.wait(ctx, name, s.join(ctx, c))
 }
 
@@ -129,7 +132,7 @@ func (s *Store) send(ctx context.Context, calls []*call) error {
 		var again []*call
 		var first error
 		for _, c := range left {
-			if c.err != nil && redislua.Lossy(c.err) {
+			if c.err != nil && redislua.Lossy(c.err) && c.ctx.Err() == nil { // who has left has given it back by now
 				again, first = append(again, c), cmp.Or(first, c.err)
 			}
 		}

@@ -18,6 +18,7 @@ type memo struct {
 	mu    sync.RWMutex
 	young map[idempotency.Name]done
 	old   map[idempotency.Name]done
+	epoch int // how often something was forgotten: what was asked for before is not remembered after
 }
 
 type done struct {
@@ -46,8 +47,15 @@ func (m *memo) claim(r *idempotency.Request) (c idempotency.Claim, ok bool) {
 	return rec.Judge(r), true
 }
 
-// done remembers what is done, until end at most.
-func (m *memo) done(name idempotency.Name, version idempotency.Version, fingerprint string, result []byte, end time.Time) {
+// now is the epoch, to be asked for before the server is.
+func (m *memo) now() int {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.epoch
+}
+
+// done remembers what is done, until end at most, if nothing was forgotten since the epoch in which it was asked for.
+func (m *memo) done(epoch int, name idempotency.Name, version idempotency.Version, fingerprint string, result []byte, end time.Time) {
 	if len(result) > maxMemoBytes {
 		return
 	}
@@ -56,6 +64,9 @@ func (m *memo) done(name idempotency.Name, version idempotency.Version, fingerpr
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if epoch != m.epoch {
+		return
+	}
 	if len(m.young) >= m.half {
 		m.young, m.old = make(map[idempotency.Name]done, m.half), m.young
 	}
@@ -66,6 +77,7 @@ func (m *memo) done(name idempotency.Name, version idempotency.Version, fingerpr
 func (m *memo) forget(name idempotency.Name) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.epoch++
 	delete(m.young, name)
 	delete(m.old, name)
 }
@@ -73,6 +85,7 @@ func (m *memo) forget(name idempotency.Name) {
 func (m *memo) purge(scope string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.epoch++
 	for _, all := range [...]map[idempotency.Name]done{m.young, m.old} {
 		for name := range all {
 			if name.Scope == scope {

@@ -28,6 +28,7 @@ func (s *Store) Inspect(ctx context.Context, name idempotency.Name) (idempotency
 		Name: name, Kept: time.Duration(a.int(3)) * time.Millisecond, Fingerprint: a.text(4), Version: idempotency.Version(a.text(5)), Result: a.bytes(6),
 	}
 	copy(rec.Token[:], a.text(1))
+	rec.TakenOver = a.int(7) == 1
 	switch rest := a.int(2); a.int(0) {
 	case recordProgress:
 		rec.State, rec.Rest = idempotency.InProgress, time.Duration(rest)*time.Millisecond
@@ -69,15 +70,16 @@ func (s *Store) Resolve(ctx context.Context, seen idempotency.Record, as idempot
 	if as.Forget {
 		forget = "1"
 	}
-	v, err := s.run(ctx, seen.Name, "resolve", seen.Token[:], strconv.Itoa(state), forget, ms(as.Retention), as.Result)
+	resolved := seen.Token.Resolved()
+	if s.memo != nil {
+		defer s.memo.forget(seen.Name) // whatever is answered: the answer may be lost
+	}
+	v, err := s.run(ctx, seen.Name, "resolve", seen.Token[:], strconv.Itoa(state), forget, ms(as.Retention), as.Result, resolved[:])
 	if err != nil {
 		return err
 	}
 	switch v {
 	case "settled":
-		if s.memo != nil {
-			s.memo.forget(seen.Name)
-		}
 		return nil
 	case "progress":
 		return fmt.Errorf("redisstore: %v: %w", seen.Name, idempotency.ErrInProgress)
@@ -92,7 +94,7 @@ func (s *Store) Purge(ctx context.Context, scope string) (int, error) {
 		return 0, s.err
 	}
 	if s.memo != nil {
-		s.memo.purge(scope)
+		defer s.memo.purge(scope) // afterwards: until then there is something to remember
 	}
 	return redislua.Within(ctx, "redisstore: purge", func(ctx context.Context) (int, error) {
 		c, ok := s.client.(*redis.ClusterClient)

@@ -115,7 +115,10 @@ func (s *Store) Claim(ctx context.Context, r idempotency.Request) (idempotency.C
 
 // claim asks the server. It is apart, for its r is on the heap.
 func (s *Store) claim(ctx context.Context, r idempotency.Request) (idempotency.Claim, error) {
-	asked := time.Now()
+	asked, epoch := time.Now(), 0
+	if s.memo != nil {
+		epoch = s.memo.now()
+	}
 	ask := ""
 	if r.AskFirst {
 		ask = "1"
@@ -140,7 +143,7 @@ func (s *Store) claim(ctx context.Context, r idempotency.Request) (idempotency.C
 	case "done":
 		c = idempotency.Claim{State: idempotency.Done, Result: a.bytes(3)}
 		if s.memo != nil && !a.bad {
-			s.memo.done(r.Name, r.Version, a.text(2), c.Result, asked.Add(time.Duration(a.int(1))*time.Millisecond))
+			s.memo.done(epoch, r.Name, r.Version, a.text(2), c.Result, asked.Add(time.Duration(a.int(1))*time.Millisecond))
 		}
 	default:
 		a.bad = true
@@ -153,7 +156,7 @@ func (s *Store) Extend(ctx context.Context, leases []idempotency.Lease, lease ti
 	calls := make([]*call, len(leases))
 	waits := make([]<-chan error, len(leases))
 	for i, l := range leases {
-		calls[i] = &call{key: s.key(l.Name), args: []any{"extend", l.Token[:], ms(lease)}}
+		calls[i] = &call{ctx: ctx, key: s.key(l.Name), args: []any{"extend", l.Token[:], ms(lease)}}
 		waits[i] = s.join(ctx, calls[i])
 	}
 	for i, l := range leases {

@@ -1,7 +1,7 @@
 -- One record, KEYS[1], a string: format, state, token, lengths of fingerprint and version, in progress the lease's end in ms, fingerprint, version, result. ARGV[1] says which
 -- step; see store.go. What is done without a result has 12 bytes, which Redis keeps beside the object.
 -- A record is there for as long as anything is known. All times are the server's.
-local FORMAT, PROGRESS, DONE, RELEASED = 1, 1, 2, 3 -- states are part of the format
+local FORMAT, PROGRESS, DONE, RELEASED, TAKEN = 1, 1, 2, 3, 4 -- states are part of the format; TAKEN is in progress, from a lease that ended without a word
 local HEAD, HEAD_SIZE = '>BBc8BB', 12
 local ENDS, ENDS_SIZE = '>I6', 6
 local call, sub, byte, pack = redis.call, string.sub, string.byte, struct.pack
@@ -18,15 +18,17 @@ if v then
 	end
 	local _, state, token, fl, vl = struct.unpack(HEAD, v)
 	local at, ends = HEAD_SIZE + 1, 0
-	if state == PROGRESS then
+	local taken = state == TAKEN
+	if taken or state == PROGRESS then
+		state = PROGRESS
 		ends, at = struct.unpack(ENDS, v, at)
 	end
-	rec = {state = state, token = token, ends = ends, fingerprint = sub(v, at, at + fl - 1), version = sub(v, at + fl, at + fl + vl - 1), rest = at + fl + vl}
+	rec = {state = state, taken = taken, token = token, ends = ends, fingerprint = sub(v, at, at + fl - 1), version = sub(v, at + fl, at + fl + vl - 1), rest = at + fl + vl}
 end
 
 local function write(state, token, ends, fingerprint, version, result, px)
 	local head = pack(HEAD, FORMAT, state, token, #fingerprint, #version)
-	if state == PROGRESS then
+	if state == PROGRESS or state == TAKEN then
 		head = head .. pack(ENDS, ends)
 	end
 	local value = head .. fingerprint .. version .. result
@@ -61,16 +63,16 @@ end
 if step == 'claim' then -- token, fingerprint, version, lease, retention, 1 to ask first; answers a state, of a lease the rest, of what is done the result and its rest
 	local token, fingerprint, version = ARGV[2], ARGV[3], ARGV[4]
 	local lease, retention = tonumber(ARGV[5]), tonumber(ARGV[6])
-	local taken = 0
+	local taken = false
 	if rec then
 		local running = rec.state == PROGRESS and now < rec.ends
 		local ended = rec.state == PROGRESS and not running
 		local order = compare(version, rec.version)
-		if running and rec.token == token then
-			-- sent again
+		if running and rec.token == token then -- sent again
+			taken = rec.taken
 		elseif order < 0 then
 			return {'superseded', call('PTTL', key), rec.version}
-		elseif order == 0 and fingerprint ~= '' and rec.fingerprint ~= '' and fingerprint ~= rec.fingerprint then
+		elseif order == 0 and rec.state ~= RELEASED and fingerprint ~= '' and rec.fingerprint ~= '' and fingerprint ~= rec.fingerprint then
 			return {'mismatch'}
 		elseif running then
 			return {'progress', rec.ends - now}
@@ -79,17 +81,17 @@ if step == 'claim' then -- token, fingerprint, version, lease, retention, 1 to a
 		elseif rec.state == DONE and order == 0 then
 			return {'done', call('PTTL', key), rec.fingerprint, sub(v, rec.rest)}
 		end
-		taken = ended and 1 or 0
+		taken = taken or ended
 	end
 	v = nil -- a full Redis takes no new claims
-	write(PROGRESS, token, now + lease, fingerprint, version, '', lease + retention)
-	return {'claimed', taken}
+	write(taken and TAKEN or PROGRESS, token, now + lease, fingerprint, version, '', lease + retention)
+	return {'claimed', taken and 1 or 0}
 elseif step == 'extend' then -- token, lease; answers 1 if it was held
 	if not held(ARGV[2]) then
 		return 0
 	end
 	local lease = tonumber(ARGV[3])
-	write(PROGRESS, rec.token, now + lease, rec.fingerprint, rec.version, '', call('PTTL', key) - (rec.ends - now) + lease)
+	write(rec.taken and TAKEN or PROGRESS, rec.token, now + lease, rec.fingerprint, rec.version, '', call('PTTL', key) - (rec.ends - now) + lease)
 	return 1
 elseif step == 'complete' then -- token, retention, result; answers 1 if it was held
 	if not held(ARGV[2]) then
@@ -110,19 +112,23 @@ elseif step == 'inspect' then
 	if not rec then
 		return {}
 	end
-	return {rec.state, rec.token, rec.ends - now, call('PTTL', key), rec.fingerprint, rec.version, sub(v, rec.rest)}
-elseif step == 'resolve' then -- token, state as it was seen, 1 to forget, retention, result; answers what it is
+	return {rec.state, rec.token, rec.ends - now, call('PTTL', key), rec.fingerprint, rec.version, sub(v, rec.rest), rec.taken and 1 or 0}
+elseif step == 'resolve' then -- token, state as it was seen, 1 to forget, retention, result, token from then on; answers what it is
 	local running = rec and rec.state == PROGRESS and now < rec.ends
+	local forget, result, resolved = ARGV[4] == '1', ARGV[6], ARGV[7]
+	if not rec and forget or rec and not forget and rec.state == DONE and rec.token == resolved and sub(v, rec.rest) == result then
+		return 'settled' -- it is as asked
+	end
 	if not rec or rec.token ~= ARGV[2] or tostring(running and PROGRESS or rec.state == PROGRESS and 0 or rec.state) ~= ARGV[3] then
 		return 'changed'
 	end
 	if running then
 		return 'progress'
 	end
-	if ARGV[4] == '1' then
+	if forget then
 		call('DEL', key)
 	else
-		write(DONE, rec.token, 0, rec.fingerprint, rec.version, ARGV[6], tonumber(ARGV[5]))
+		write(DONE, resolved, 0, rec.fingerprint, rec.version, result, tonumber(ARGV[5]))
 	end
 	return 'settled'
 end

@@ -13,7 +13,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/breakwater-go/breakwater/idempotency"
@@ -36,8 +36,8 @@ type Store struct {
 	err  error
 	line coalesce.Line[*call]
 
-	opening sync.Mutex
-	open    bool
+	opening chan struct{} // held by whoever makes the table
+	open    atomic.Bool
 }
 
 var (
@@ -60,7 +60,7 @@ const (
 // New makes a Store over db, a SQLite file. It does no I/O; the table is made at the first use. How durable a record is, the connections of db decide:
 // journal_mode WAL and synchronous FULL, SQLite's default, survive a power cut.
 func New(db *sql.DB, cfg Config) *Store {
-	s := &Store{db: db, cfg: cfg}
+	s := &Store{db: db, cfg: cfg, opening: make(chan struct{}, 1)}
 	s.cfg.BusyTimeout = cmp.Or(cfg.BusyTimeout, 5*time.Second)
 	s.cfg.Retention = cmp.Or(cfg.Retention, 48*time.Hour)
 	switch {
@@ -80,12 +80,19 @@ func (s *Store) Check() error { return s.err }
 
 // Migrate makes the table. It is done before the first use anyway; call it before a transaction of yours is to Mark.
 func (s *Store) Migrate(ctx context.Context) error {
+	if s.open.Load() {
+		return nil
+	}
 	if s.err != nil {
 		return s.err
 	}
-	s.opening.Lock()
-	defer s.opening.Unlock()
-	if s.open {
+	select {
+	case s.opening <- struct{}{}:
+		defer func() { <-s.opening }()
+	case <-ctx.Done():
+		return fmt.Errorf("sqlstore: %w", context.Cause(ctx))
+	}
+	if s.open.Load() {
 		return nil
 	}
 	err := s.patiently(ctx, func() error {
@@ -95,7 +102,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("sqlstore: make the table: %w", err)
 	}
-	s.open = true
+	s.open.Store(true)
 	return nil
 }
 
@@ -117,26 +124,35 @@ type call struct {
 	err error
 }
 
-// run does one step, in a transaction with those that come together with it.
-func (s *Store) run(ctx context.Context, name idempotency.Name, bytes int, do func(ctx context.Context, tx *sql.Tx, now int64) error) error {
+// run does one step, in a transaction with those that come together with it. What it answers is nobody's before it has ended, for a caller may leave.
+func run[T any](ctx context.Context, s *Store, name idempotency.Name, bytes int, do func(ctx context.Context, tx *sql.Tx, now int64) (T, error)) (T, error) {
+	var none T
+	fail := func(err error) (T, error) { return none, fmt.Errorf("sqlstore: %v: %w", name, err) }
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("sqlstore: %v: %w", name, context.Cause(ctx))
+		return fail(context.Cause(ctx))
+	}
+	if s.within(ctx) {
+		return fail(errWithin)
 	}
 	if err := s.Migrate(ctx); err != nil {
-		return err
+		return none, err
 	}
-	c := &call{do: do}
+	answer := new(T)
+	c := &call{do: func(ctx context.Context, tx *sql.Tx, now int64) (err error) {
+		*answer, err = do(ctx, tx, now)
+		return err
+	}}
 	select {
 	case err := <-s.line.Join(ctx, c, 1, bytes):
 		if err == nil {
 			err = c.err
 		}
 		if err != nil {
-			return fmt.Errorf("sqlstore: %v: %w", name, err)
+			return fail(err)
 		}
-		return nil
+		return *answer, nil
 	case <-ctx.Done():
-		return fmt.Errorf("sqlstore: %v: %w", name, context.Cause(ctx))
+		return fail(context.Cause(ctx))
 	}
 }
 
@@ -191,9 +207,10 @@ func sweepSome(ctx context.Context, tx *sql.Tx) error {
 
 // States of a record, as they are stored.
 const (
-	rowProgress = 1
-	rowDone     = 2
-	rowReleased = 3
+	rowProgress  = 1
+	rowDone      = 2
+	rowReleased  = 3
+	rowTakenOver = 4 // in progress, from a lease that ended without a word
 )
 
 // read reads a record as others see it; ok is false if there is none.
@@ -213,6 +230,7 @@ func read(ctx context.Context, tx *sql.Tx, name idempotency.Name, now int64) (re
 	}
 	rec.Name, rec.Kept, rec.Fingerprint, rec.Version = name, micros(kept-now), string(fingerprint), idempotency.Version(version)
 	copy(rec.Token[:], token)
+	rec.TakenOver = state == rowTakenOver
 	switch {
 	case state == rowDone:
 		rec.State = idempotency.Done
@@ -242,50 +260,64 @@ func held(ctx context.Context, tx *sql.Tx, l idempotency.Lease, now int64) (rec 
 }
 
 // Claim implements [idempotency.Store].
-func (s *Store) Claim(ctx context.Context, r idempotency.Request) (c idempotency.Claim, err error) {
-	err = s.run(ctx, r.Name, 0, func(ctx context.Context, tx *sql.Tx, now int64) error {
+func (s *Store) Claim(ctx context.Context, r idempotency.Request) (idempotency.Claim, error) {
+	return run(ctx, s, r.Name, 0, func(ctx context.Context, tx *sql.Tx, now int64) (idempotency.Claim, error) {
 		rec, there, err := read(ctx, tx, r.Name, now)
 		if err != nil {
-			return err
+			return idempotency.Claim{}, err
 		}
-		if c = (idempotency.Claim{State: idempotency.Claimed}); there {
+		c := idempotency.Claim{State: idempotency.Claimed}
+		if there {
 			c = rec.Judge(&r)
 		}
 		if c.State != idempotency.Claimed {
-			return nil
+			return c, nil
+		}
+		state := rowProgress
+		if c.TakenOver {
+			state = rowTakenOver
 		}
 		ends := now + r.For.Microseconds()
-		return write(ctx, tx, r.Lease, rowProgress, ends, ends+r.Retention.Microseconds(), r.Fingerprint, r.Version, nil)
+		return c, write(ctx, tx, r.Lease, state, ends, ends+r.Retention.Microseconds(), r.Fingerprint, r.Version, nil)
 	})
-	return c, err
 }
 
 // Extend implements [idempotency.Store].
-func (s *Store) Extend(ctx context.Context, leases []idempotency.Lease, lease time.Duration) (e idempotency.Extended, err error) {
+func (s *Store) Extend(ctx context.Context, leases []idempotency.Lease, lease time.Duration) (idempotency.Extended, error) {
 	if len(leases) == 0 {
-		return e, nil
+		return idempotency.Extended{}, nil
 	}
-	err = s.run(ctx, leases[0].Name, 0, func(ctx context.Context, tx *sql.Tx, now int64) error {
-		e = idempotency.Extended{} // it may be done again
+	return run(ctx, s, leases[0].Name, 0, func(ctx context.Context, tx *sql.Tx, now int64) (e idempotency.Extended, err error) {
 		for _, l := range leases {
 			ends := now + lease.Microseconds()
-			done, err := tx.ExecContext(ctx, "UPDATE breakwater_once SET kept = kept - ends + ?, ends = ? WHERE scope = ? AND op = ? AND id = ? AND format = ? AND state = ? AND token = ? AND ends > ?",
-				ends, ends, l.Scope, l.Op, l.ID, format, rowProgress, l.Token[:], now)
+			done, err := tx.ExecContext(ctx, "UPDATE breakwater_once SET kept = kept - ends + ?, ends = ? WHERE scope = ? AND op = ? AND id = ? AND format = ? AND state IN (?, ?) AND token = ? AND ends > ?",
+				ends, ends, l.Scope, l.Op, l.ID, format, rowProgress, rowTakenOver, l.Token[:], now)
 			if err != nil {
-				return err
+				return e, err
 			}
-			if n, err := done.RowsAffected(); err != nil || n == 0 {
+			n, err := done.RowsAffected()
+			if err != nil {
+				return e, err
+			}
+			if n == 0 {
 				e.Lost = append(e.Lost, l)
 			}
 		}
-		return nil
+		return e, nil
 	})
-	return e, err
+}
+
+// settle is a step that answers nothing.
+func (s *Store) settle(ctx context.Context, name idempotency.Name, bytes int, do func(ctx context.Context, tx *sql.Tx, now int64) error) error {
+	_, err := run(ctx, s, name, bytes, func(ctx context.Context, tx *sql.Tx, now int64) (struct{}, error) {
+		return struct{}{}, do(ctx, tx, now)
+	})
+	return err
 }
 
 // Complete implements [idempotency.Store].
 func (s *Store) Complete(ctx context.Context, l idempotency.Lease, result []byte, retention time.Duration) error {
-	return s.run(ctx, l.Name, len(result), func(ctx context.Context, tx *sql.Tx, now int64) error {
+	return s.settle(ctx, l.Name, len(result), func(ctx context.Context, tx *sql.Tx, now int64) error {
 		rec, ok, err := held(ctx, tx, l, now)
 		switch {
 		case err != nil:
@@ -302,7 +334,7 @@ func (s *Store) Complete(ctx context.Context, l idempotency.Lease, result []byte
 
 // Release implements [idempotency.Store].
 func (s *Store) Release(ctx context.Context, l idempotency.Lease, retention time.Duration) error {
-	return s.run(ctx, l.Name, 0, func(ctx context.Context, tx *sql.Tx, now int64) error {
+	return s.settle(ctx, l.Name, 0, func(ctx context.Context, tx *sql.Tx, now int64) error {
 		rec, ok, err := held(ctx, tx, l, now)
 		switch {
 		case err != nil || !ok:
@@ -321,48 +353,49 @@ func remove(ctx context.Context, tx *sql.Tx, n idempotency.Name) error {
 }
 
 // Inspect implements [idempotency.Operator].
-func (s *Store) Inspect(ctx context.Context, name idempotency.Name) (rec idempotency.Record, err error) {
-	err = s.run(ctx, name, 0, func(ctx context.Context, tx *sql.Tx, now int64) (err error) {
-		var there bool
-		if rec, there, err = read(ctx, tx, name, now); err == nil && !there {
+func (s *Store) Inspect(ctx context.Context, name idempotency.Name) (idempotency.Record, error) {
+	return run(ctx, s, name, 0, func(ctx context.Context, tx *sql.Tx, now int64) (idempotency.Record, error) {
+		rec, there, err := read(ctx, tx, name, now)
+		if err == nil && !there {
 			err = idempotency.ErrNoRecord
 		}
-		return err
+		return rec, err
 	})
-	return rec, err
 }
 
 // Resolve implements [idempotency.Operator].
 func (s *Store) Resolve(ctx context.Context, seen idempotency.Record, as idempotency.Resolution) error {
-	return s.run(ctx, seen.Name, len(as.Result), func(ctx context.Context, tx *sql.Tx, now int64) error {
+	return s.settle(ctx, seen.Name, len(as.Result), func(ctx context.Context, tx *sql.Tx, now int64) error {
 		rec, there, err := read(ctx, tx, seen.Name, now)
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case !there || rec.Token != seen.Token || rec.State != seen.State:
-			return idempotency.ErrChanged
-		case rec.State == idempotency.InProgress:
-			return idempotency.ErrInProgress
+		}
+		is := &rec
+		if !there {
+			is = nil
+		}
+		change, err := is.JudgeResolve(&seen, &as)
+		switch {
+		case !change:
+			return err
 		case as.Forget:
 			return remove(ctx, tx, seen.Name)
 		default:
-			return write(ctx, tx, idempotency.Lease{Name: rec.Name, Token: rec.Token}, rowDone, 0, now+as.Retention.Microseconds(), rec.Fingerprint, rec.Version, as.Result)
+			return write(ctx, tx, idempotency.Lease{Name: rec.Name, Token: rec.Token.Resolved()}, rowDone, 0, now+as.Retention.Microseconds(), rec.Fingerprint, rec.Version, as.Result)
 		}
 	})
 }
 
 // Purge implements [idempotency.Operator].
-func (s *Store) Purge(ctx context.Context, scope string) (n int, err error) {
-	err = s.run(ctx, idempotency.Name{Scope: scope}, 0, func(ctx context.Context, tx *sql.Tx, now int64) error {
+func (s *Store) Purge(ctx context.Context, scope string) (int, error) {
+	return run(ctx, s, idempotency.Name{Scope: scope}, 0, func(ctx context.Context, tx *sql.Tx, now int64) (int, error) {
 		done, err := tx.ExecContext(ctx, "DELETE FROM breakwater_once WHERE scope = ? AND kept > ?", scope, now)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		of, err := done.RowsAffected()
-		n = int(of)
-		return err
+		n, err := done.RowsAffected()
+		return int(n), err
 	})
-	return n, err
 }
 
 func micros(n int64) time.Duration { return time.Duration(n) * time.Microsecond }

@@ -15,7 +15,7 @@ import (
 // returns nil. No lease is needed: a second call waits for the first, and then finds it done.
 //
 // SQLite has one writer: while next runs, nothing else is written to the file. Do what is slow before, in a step of its own. next must not write to the file but through tx, nor
-// use a [idempotency.Keeper] over the Store: it would wait for itself, until Config.BusyTimeout.
+// use a [idempotency.Keeper] over the Store, which fails with [idempotency.ErrNested] there.
 //
 // Errors: those of next; [idempotency.ErrInProgress] while a Keeper's lease holds the key; [idempotency.ErrMismatch]; [idempotency.ErrKey]; and one with a RetryAfter method
 // where the file was busy for longer than Config.BusyTimeout.
@@ -40,6 +40,9 @@ func inTx[T any](s *Store, op string, keyOf func(in T) idempotency.Key, versionO
 		if err != nil {
 			return err
 		}
+		if s.within(ctx) {
+			return fmt.Errorf("sqlstore: %v: %w", r.Name, errWithin)
+		}
 		if err := s.Migrate(ctx); err != nil {
 			return err
 		}
@@ -63,15 +66,27 @@ func inTx[T any](s *Store, op string, keyOf func(in T) idempotency.Key, versionO
 		if !first {
 			return nil
 		}
-		if err := next(idempotency.WithOperation(ctx, r), tx, in); err != nil {
+		if err := next(s.withTx(idempotency.WithOperation(ctx, r)), tx, in); err != nil {
 			return err
 		}
 		if err := tx.Commit(); err != nil {
-			return fmt.Errorf("sqlstore: %v: %w", r.Name, err)
+			return putOff(fmt.Errorf("sqlstore: %v: %w", r.Name, err))
 		}
 		return nil
 	}
 }
+
+type txKey struct{}
+
+// errWithin is the error of what would wait for the transaction that it is called in.
+var errWithin = permanent{fmt.Errorf("%w: not within OnceTx or LatestTx of the same Store, whose transaction it would wait for (Mark is possible there, with that)", idempotency.ErrNested)}
+
+func (s *Store) withTx(ctx context.Context) context.Context {
+	return context.WithValue(ctx, txKey{}, s)
+}
+
+// within says whether ctx is that of a transaction of the Store.
+func (s *Store) within(ctx context.Context) bool { return ctx.Value(txKey{}) == s }
 
 // Mark marks an operation on a key as done in a transaction of yours, which has begun in the Store's database; first is false if it was done before, and then nothing was changed. It is what
 // OnceTx is made of, for handlers that have a transaction already, as those of sqlqueue.InTx do. If tx is rolled back, the key is as it was. Let it be the first statement
