@@ -682,7 +682,9 @@ func TestDeepJSONIsComparedAsItIs(t *testing.T) {
 		strings.Repeat(`{"b":`, 200_000) + "1" + strings.Repeat("}", 200_000),
 		strings.Repeat("[", 8<<20),
 	} {
-		require.Equal(t, len(deep), len(idempotency.CanonicalJSON([]byte(deep))), "it is the text itself") // which a failure should not print
+		if string(idempotency.CanonicalJSON([]byte(deep))) != deep {
+			t.Error("it is not the text itself") // which a failure should not print
+		}
 	}
 	const most = 100
 	require.Equal(t, strings.Repeat("[", most)+strings.Repeat("]", most), string(idempotency.CanonicalJSON([]byte(strings.Repeat("[ ", most)+strings.Repeat("]", most)))))
