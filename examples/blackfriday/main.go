@@ -6,7 +6,8 @@
 // The shops are played by webhooktest.Sender, in a process of its own for each side; the two
 // integrations are processes of their own too. Breakwater's queue is a SQLite file, in a temporary directory or where -db says; with
 // -memory it is in the process. Behind it several workers share the work; they
-// die in the midst of jobs, all storm long, and others take the jobs over. This process plays the systems
+// die in the midst of jobs, all storm long, and others take the jobs over. Each step of a job happens once (idempotency.Once), and of the states of a product or a stock the newest wins
+// (idempotency.Latest), whatever order Shopify sends them in. This process plays the systems
 // behind both, an ERP, a database and a carrier: real HTTP servers that are slow and fail for a while. They
 // count what arrives, and at the end that is compared with what the storm's generator knows to have happened.
 //
@@ -14,8 +15,10 @@
 //
 // does so in earnest: the Breakwater side is a server and four workers, each a process that opens the file for itself, and all through the
 // storm the server and one worker after the other are killed with SIGKILL and started again. The database is a table in the same file, written in
-// the transaction that completes the job. The ERP and the carrier keep the key of each call and answer a repeated one without a second effect; a
-// repeat is excused only if the worker that had made the call was killed before it could note that it was done, and counts as a second
+// the transaction that completes the job.
+//
+// In all ways to play it the systems keep the key of each call of the Breakwater side and answer a repeated one without a second effect; a
+// repeat is excused only if the worker that had made the call died before it was recorded as done, and counts as a second
 // effect otherwise.
 //
 //	go run ./examples/blackfriday -redis start -kill
@@ -23,7 +26,7 @@
 // has the queue in Redis: -redis is the address of a server, or "start" for a private one, which keeps an append-only file that is written before each
 // answer (appendonly yes, appendfsync always). With -kill that server is killed with SIGKILL all through the storm too, and started again
 // with what is on its disk; one that was there before is left alone. Redis has no transaction for an effect and a job's completion: the database is a
-// system like the ERP then, and what the workers note is in Redis. After the storm all keys of the queue are walked: any that contradict each other, and
+// system like the ERP then. After the storm all keys of the queue are walked: any that contradict each other, and
 // any job that is left, are a broken promise.
 //
 // Exit status 1: Breakwater broke a promise. 2: the storm was too weak to hurt the classic side, or killed no
