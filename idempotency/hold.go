@@ -70,6 +70,7 @@ type holds struct {
 	of        map[Name]*hold
 	timer     *time.Timer
 	armed     bool
+	wake      time.Time // when the timer looks next
 	extending bool
 }
 
@@ -87,14 +88,18 @@ func (s *holds) add(h *hold, asked time.Time) {
 		s.lose(before) // and does not know yet
 	}
 	s.of[h.lease.Name] = h
-	if s.armed {
-		return
+	if !s.armed || h.until.Before(s.wake) { // the latter if the claim took most of its lease
+		s.arm(min(s.period(), time.Until(h.until)))
 	}
-	s.armed = true
+}
+
+// arm has the timer look again after d.
+func (s *holds) arm(d time.Duration) {
+	s.armed, s.wake = true, time.Now().Add(d)
 	if s.timer == nil {
-		s.timer = time.AfterFunc(s.period(), s.beat)
+		s.timer = time.AfterFunc(d, s.beat)
 	} else {
-		s.timer.Reset(s.period())
+		s.timer.Reset(d)
 	}
 }
 
@@ -170,7 +175,7 @@ func (s *holds) beat() {
 		s.mu.Unlock()
 		return
 	}
-	s.timer.Reset(next)
+	s.arm(next)
 	mine := len(due) > 0 && !s.extending
 	s.extending = s.extending || mine
 	s.mu.Unlock()

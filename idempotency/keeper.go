@@ -66,20 +66,20 @@ func New(store Store, cfg Config) (*Keeper, error) {
 		}
 	}
 	for _, d := range [...]struct {
-		name string
-		v    *time.Duration
-		zero time.Duration
-		min  time.Duration
+		name      string
+		v         *time.Duration
+		zero, min time.Duration
+		why       string
 	}{
-		{"Retention", &cfg.Retention, 48 * time.Hour, leastRetention},
-		{"Lease", &cfg.Lease, 30 * time.Second, 100 * time.Millisecond},
-		{"Wait", &cfg.Wait, 0, 0},
+		{"Retention", &cfg.Retention, 48 * time.Hour, leastRetention, ": Shopify sends again for so long"},
+		{"Lease", &cfg.Lease, 30 * time.Second, 100 * time.Millisecond, ""},
+		{"Wait", &cfg.Wait, 0, 0, ""},
 	} {
 		if *d.v == 0 {
 			*d.v = d.zero
 		}
 		if *d.v < d.min {
-			return nil, fmt.Errorf("idempotency: Config.%s is %v; want at least %v%s", d.name, *d.v, d.min, why[d.name])
+			return nil, fmt.Errorf("idempotency: Config.%s is %v; want at least %v%s", d.name, *d.v, d.min, d.why)
 		}
 	}
 	if cfg.MaxResultBytes == 0 {
@@ -99,8 +99,6 @@ func New(store Store, cfg Config) (*Keeper, error) {
 	k.holds.init(k)
 	return k, nil
 }
-
-var why = map[string]string{"Retention": ": Shopify sends again for 4 hours"}
 
 // Result is what a call got.
 type Result struct {

@@ -486,6 +486,39 @@ func TestContextIsCancelledWhenRenewalFails(t *testing.T) {
 	})
 }
 
+// sluggish is a store whose claims take a while to be answered.
+type sluggish struct {
+	fragile
+
+	claims time.Duration
+}
+
+func (s *sluggish) Claim(ctx context.Context, r idempotency.Request) (idempotency.Claim, error) {
+	c, err := s.Memory.Claim(ctx, r)
+	time.Sleep(s.claims)
+	return c, err
+}
+
+func TestClaimThatTookMostOfItsLeaseEndsInTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &sluggish{fragile: fragile{extend: errBoom}}
+		k := newKeeper(t, store, idempotency.Config{})
+		_, err := k.Do(t.Context(), "other", order, func(ctx context.Context) ([]byte, error) { // the timer is armed
+			store.claims = 28 * time.Second
+			begin := time.Now()
+			_, err := k.Do(ctx, "ship", order, func(ctx context.Context) ([]byte, error) {
+				<-ctx.Done()
+				return nil, context.Cause(ctx)
+			})
+			require.ErrorIs(t, err, idempotency.ErrLeaseLost)
+			require.Equal(t, 30*time.Second, time.Since(begin))
+			return nil, nil
+		})
+		require.ErrorIs(t, err, idempotency.ErrLeaseLost)
+	})
+}
+
 func TestContextEndsWhenTheStoreSaysThatTheLeaseIsLost(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
