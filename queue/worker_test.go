@@ -406,9 +406,9 @@ func TestHooksTellWhatHappens(t *testing.T) {
 		}})
 		mux := muxOf("fails", func(context.Context, queue.Job) error { time.Sleep(time.Second); return errors.New("boom") })
 		mux.Handle("late", func(context.Context, queue.Job) error { return nil })
-		stop := work(t, q, mux, queue.WorkerConfig{Backoff: func(int) time.Duration { return time.Minute }})
 		job := queue.Job{Kind: "fails", MaxAttempts: 2, DedupeKey: "d", Payload: []byte("body")}
-		enqueue(t, q, job, job)
+		enqueue(t, q, job, job) // before there is a worker, which may start it before Enqueue returns and its hook is told
+		stop := work(t, q, mux, queue.WorkerConfig{Backoff: func(int) time.Duration { return time.Minute }})
 		time.Sleep(time.Hour)
 		assert.Equal(t, []string{
 			"enqueued fails false", "enqueued fails true", "started fails 0", "ended fails boom 1s", "retried fails boom 1m0s",
