@@ -100,6 +100,7 @@ func TestDamagedRecordDiesAlone(t *testing.T) {
 		for _, size := range []int{1, 20, 46, 80} {
 			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
 				t.Parallel()
+				end := end // each size has its own token
 				r := newRig(t)
 				r.enqueue(queue.Job{Kind: "k", Key: "bad", Track: true}, queue.Job{Kind: "k", Key: "good"}, queue.Job{Kind: "k", Key: "good"})
 				record, err := r.client.LIndex(t.Context(), keys+"l:0lbad", 1).Result()
