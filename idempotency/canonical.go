@@ -13,7 +13,7 @@ import (
 )
 
 // CanonicalJSON writes JSON so that texts which say the same become the same: without white space, members sorted by name. Numbers stay as they were written, to the last digit. What is
-// not one JSON value, or not UTF-8, or has a member twice (which parsers read in different ways), or more than 100 levels, comes back as it is.
+// not one JSON value, or not UTF-8, or has a member twice (which parsers read in different ways), half of a surrogate pair, or more than 100 levels, comes back as it is.
 func CanonicalJSON(text []byte) []byte {
 	if !utf8.Valid(text) {
 		return text
@@ -36,6 +36,7 @@ const maxLevels = 100
 var (
 	errTwice = errors.New("a member is there twice")
 	errDeep  = errors.New("too many levels")
+	errHalf  = errors.New("half of a character")
 )
 
 // canonical appends the next value, which may have so many levels.
@@ -55,7 +56,13 @@ func canonical(d *json.Decoder, out []byte, levels int) ([]byte, error) {
 		return canonicalObject(d, out, levels-1)
 	case json.Number:
 		return append(out, t...), nil
-	default: // a string, true, false, null
+	case string:
+		if strings.ContainsRune(t, utf8.RuneError) { // half of a surrogate pair, which could be any
+			return nil, errHalf
+		}
+		b, err := json.Marshal(t)
+		return append(out, b...), err
+	default: // true, false, null
 		b, err := json.Marshal(t)
 		return append(out, b...), err
 	}
@@ -87,6 +94,9 @@ func canonicalObject(d *json.Decoder, out []byte, levels int) ([]byte, error) {
 			return nil, err
 		}
 		name, _ := t.(string) // nothing else comes here
+		if strings.ContainsRune(name, utf8.RuneError) {
+			return nil, errHalf
+		}
 		v, err := canonical(d, nil, levels)
 		if err != nil {
 			return nil, err
@@ -125,7 +135,7 @@ func canonicalForm(body []byte, boundary string) []byte {
 	r := multipart.NewReader(bytes.NewReader(body), boundary)
 	for {
 		p, err := r.NextRawPart()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { //nolint:errorlint // the form's end; where it is missing, the error wraps io.EOF
 			return out
 		}
 		if err != nil {

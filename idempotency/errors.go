@@ -29,8 +29,8 @@ var (
 	ErrKey = errors.New("idempotency: not a key")
 	// ErrNested is wrapped by the error of a call within the work of the same operation on the same key: it would wait for itself. The error's Permanent method says true.
 	ErrNested = errors.New("idempotency: within the work of the same key")
-	// ErrNewerFormat is wrapped by the error for a record of a later version of this module: nothing is run.
-	ErrNewerFormat = errors.New("idempotency: a record of a later version")
+	// ErrNewerFormat is wrapped by the error for a record of a later version of this module, or a damaged one: nothing is run.
+	ErrNewerFormat = errors.New("idempotency: a record that this version can't read")
 
 	// ErrNoOperation is returned by ChildKey outside any work.
 	ErrNoOperation = errors.New("idempotency: the context is not that of an operation")

@@ -69,8 +69,7 @@ type holds struct {
 	mu        sync.Mutex
 	of        map[Name]*hold
 	timer     *time.Timer
-	armed     bool
-	wake      time.Time // when the timer looks next
+	wake      time.Time // when the timer looks next; zero if it does not
 	extending bool
 }
 
@@ -88,14 +87,14 @@ func (s *holds) add(h *hold, asked time.Time) {
 		s.lose(before) // and does not know yet
 	}
 	s.of[h.lease.Name] = h
-	if !s.armed || h.until.Before(s.wake) { // the latter if the claim took most of its lease
+	if s.wake.IsZero() || h.until.Before(s.wake) { // the latter if the claim took most of its lease
 		s.arm(min(s.period(), time.Until(h.until)))
 	}
 }
 
 // arm has the timer look again after d.
 func (s *holds) arm(d time.Duration) {
-	s.armed, s.wake = true, time.Now().Add(d)
+	s.wake = time.Now().Add(d)
 	if s.timer == nil {
 		s.timer = time.AfterFunc(d, s.beat)
 	} else {
@@ -171,7 +170,7 @@ func (s *holds) beat() {
 		}
 	}
 	if len(s.of) == 0 {
-		s.armed = false
+		s.wake = time.Time{}
 		s.mu.Unlock()
 		return
 	}

@@ -7,9 +7,12 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"time"
+
+	"github.com/breakwater-go/breakwater/internal/text"
 )
 
-// Shopify sends a webhook again for 4 hours (8 times; shopify.dev/docs/apps/build/webhooks/troubleshooting-webhooks): a shorter memory would take a redelivery for new.
+// Shopify sends a webhook again for 4 hours (8 times; shopify.dev/docs/apps/build/webhooks/troubleshooting-webhooks): a shorter memory would take a redelivery for new. A day is
+// what Shopify and Stripe remember keys for themselves, and what a queue's retries take over a night.
 const (
 	leastRetention = 4 * time.Hour
 	goodRetention  = 24 * time.Hour
@@ -221,11 +224,12 @@ func (k *Keeper) run(ctx context.Context, r Request, asked time.Time, c Claim, w
 	k.holds.add(h, asked)
 	returned := false
 	defer func() {
-		k.holds.remove(h)
-		h.cancel(nil)
 		if !returned { // a panic, or the end of the goroutine
+			k.holds.settle(h)
 			k.release(ctx, r.Lease, k.cfg.Lease)
 		}
+		k.holds.remove(h) // not before: those who wait for it ask at once
+		h.cancel(nil)
 	}()
 	out, err := work(h)
 	returned = true
@@ -237,12 +241,11 @@ func (k *Keeper) run(ctx context.Context, r Request, asked time.Time, c Claim, w
 		error
 		Permanent() bool
 	}](err); ok && p.Permanent() {
-		if _, e := k.complete(ctx, h, outcome{kind: failure, bytes: []byte(cut(err.Error(), maxFailureBytes))}); e != nil {
+		if _, e := k.complete(ctx, h, outcome{kind: failure, bytes: []byte(text.Cut(err.Error(), maxFailureBytes))}); e != nil {
 			return Result{}, fmt.Errorf("%w (%w)", err, e)
 		}
 		return Result{}, err
 	}
-	k.holds.remove(h)
 	if errors.Is(context.Cause(h), ErrLeaseLost) {
 		return Result{}, fmt.Errorf("%w: %w", about(r.Name, ErrLeaseLost), err)
 	}

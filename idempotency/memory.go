@@ -39,14 +39,19 @@ type memoryRecord struct {
 	before, behind *memoryRecord
 }
 
+// lock locks, and reads the clock. Not before: what waited for the lock would take an earlier time for now.
+func (m *Memory) lock() time.Time {
+	m.mu.Lock()
+	return time.Now()
+}
+
 // Claim implements Store.
 func (m *Memory) Claim(ctx context.Context, r Request) (Claim, error) {
 	if err := ctx.Err(); err != nil {
 		return Claim{}, context.Cause(ctx)
 	}
-	m.mu.Lock()
+	now := m.lock()
 	defer m.mu.Unlock()
-	now := time.Now() // not before: what waited for the lock would take an earlier time for now
 	m.sweep(now)
 	rec := m.find(r.Name, now)
 	if rec == nil {
@@ -85,9 +90,8 @@ func (m *Memory) Extend(ctx context.Context, leases []Lease, lease time.Duration
 	if err := ctx.Err(); err != nil {
 		return e, context.Cause(ctx)
 	}
-	m.mu.Lock()
+	now := m.lock()
 	defer m.mu.Unlock()
-	now := time.Now() // not before: what waited for the lock would take an earlier time for now
 	for _, l := range leases {
 		rec := m.held(l, now)
 		if rec == nil {
@@ -106,9 +110,8 @@ func (m *Memory) Complete(ctx context.Context, l Lease, result []byte, retention
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	m.mu.Lock()
+	now := m.lock()
 	defer m.mu.Unlock()
-	now := time.Now() // not before: what waited for the lock would take an earlier time for now
 	rec := m.held(l, now)
 	if rec == nil {
 		if rec := m.find(l.Name, now); rec != nil && rec.state == Done && rec.token == l.Token {
@@ -130,9 +133,8 @@ func (m *Memory) Release(ctx context.Context, l Lease, retention time.Duration) 
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	m.mu.Lock()
+	now := m.lock()
 	defer m.mu.Unlock()
-	now := time.Now() // not before: what waited for the lock would take an earlier time for now
 	rec := m.held(l, now)
 	switch {
 	case rec == nil:
@@ -148,9 +150,8 @@ func (m *Memory) Release(ctx context.Context, l Lease, retention time.Duration) 
 
 // Inspect implements Operator.
 func (m *Memory) Inspect(_ context.Context, name Name) (Record, error) {
-	m.mu.Lock()
+	now := m.lock()
 	defer m.mu.Unlock()
-	now := time.Now() // not before: what waited for the lock would take an earlier time for now
 	rec := m.find(name, now)
 	if rec == nil {
 		return Record{}, about(name, ErrNoRecord)
@@ -160,9 +161,8 @@ func (m *Memory) Inspect(_ context.Context, name Name) (Record, error) {
 
 // Resolve implements Operator.
 func (m *Memory) Resolve(_ context.Context, seen Record, as Resolution) error {
-	m.mu.Lock()
+	now := m.lock()
 	defer m.mu.Unlock()
-	now := time.Now() // not before: what waited for the lock would take an earlier time for now
 	rec := m.find(seen.Name, now)
 	var is *Record
 	if rec != nil {

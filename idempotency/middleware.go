@@ -50,8 +50,8 @@ var replayable = []string{
 	"Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Location", "Content-Type", "Etag", "Last-Modified", "Link", "Location", "Vary",
 }
 
-// once are headers that no replay may have: those of RFC 9110, section 7.6.1, which belong to a connection, and those that were for one client, or one time.
-var once = []string{
+// neverReplayed are headers that no replay may have: those of RFC 9110, section 7.6.1, which belong to a connection, and those that were for one client, or one time.
+var neverReplayed = []string{
 	"Connection", "Content-Length", "Date", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Set-Cookie", "Set-Cookie2", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Www-Authenticate",
 }
 
@@ -88,7 +88,7 @@ func NewMiddleware(k *Keeper, caller func(r *http.Request) string, cfg HTTPConfi
 	headers := slices.Clone(replayable)
 	for _, h := range cfg.Headers {
 		h = textproto.CanonicalMIMEHeaderKey(h)
-		if slices.Contains(once, h) {
+		if slices.Contains(neverReplayed, h) {
 			return nil, fmt.Errorf("idempotency: HTTPConfig.Headers has %s, which can't be replayed", h)
 		}
 		headers = append(headers, h)

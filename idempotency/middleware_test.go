@@ -276,6 +276,10 @@ func TestCanonicalFingerprintIgnoresJSONKeyOrderAndKeepsNumberPrecision(t *testi
 		"a form's boundary":         {form("one", "10"), form("two", "10"), true},
 		"a form's value":            {form("one", "10"), form("one", "20"), false},
 		"a form without its end":    {ask{body: "--x\r\n", kind: "multipart/form-data; boundary=x"}, ask{body: "--x\r\n\r\n", kind: "multipart/form-data; boundary=x"}, false},
+		"no form at all":            {ask{body: "a", kind: "multipart/form-data; boundary=x"}, ask{body: "b", kind: "multipart/form-data; boundary=x"}, false},
+		"a form cut off":            {ask{body: "--x\r\nA: b\r\n\r\nc", kind: "multipart/form-data; boundary=x"}, ask{body: "--x\r\nA: b\r\n\r\nd", kind: "multipart/form-data; boundary=x"}, false},
+		"half of a surrogate pair":  {js(`"\ud800"`), js(`"\ud801"`), false},
+		"a half in a member's name": {js(`{"\ud800":1}`), js(`{"\ud801":1}`), false},
 		"a form without a boundary": {ask{body: "a", kind: "multipart/form-data"}, ask{body: "b", kind: "multipart/form-data"}, false},
 		"a type that can't be read": {ask{body: "a", kind: "a/b; x"}, ask{body: "a", kind: "a/b; y"}, false},
 	} {

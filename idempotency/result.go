@@ -3,8 +3,6 @@ package idempotency
 import (
 	"fmt"
 	"sync/atomic"
-
-	"github.com/breakwater-go/breakwater/internal/text"
 )
 
 // kind is the first byte of a recorded result, and its format.
@@ -54,8 +52,6 @@ func replay(name Name, record []byte) (Result, error) {
 		return Result{}, about(name, fmt.Errorf("%w: result of format %d", ErrNewerFormat, record[0]))
 	}
 }
-
-func cut(s string, n int) string { return text.Cut(s, n) }
 
 // Stats are what a Keeper has counted since New.
 type Stats struct {

@@ -93,17 +93,19 @@ func TestConcurrentInsertBlocksThenReplays(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t, filepath.Join(t.TempDir(), "shop.db"))
 	running := make(chan struct{})
+	errs := make([]error, 16)
+	var wg, others sync.WaitGroup
+	others.Add(len(errs) - 1)
 	handle := sqlstore.OnceTx(l.store, "ship", itself, func(ctx context.Context, tx *sql.Tx, key string) error {
 		close(running) // a second run would panic
-		time.Sleep(50 * time.Millisecond)
+		others.Wait()  // they are about to call, and meet this transaction
 		return insert(ctx, tx, key)
 	})
-	var wg sync.WaitGroup
-	errs := make([]error, 16)
 	for i := range errs {
 		wg.Go(func() {
 			if i > 0 {
 				<-running
+				others.Done()
 			}
 			errs[i] = handle(t.Context(), "k")
 		})
@@ -226,9 +228,11 @@ func TestRowOfALaterVersionIsAnErrorNotAFreshRun(t *testing.T) {
 	l := newLedger(t, filepath.Join(t.TempDir(), "shop.db"))
 	handle := sqlstore.OnceTx(l.store, "ship", itself, insert)
 	require.NoError(t, handle(t.Context(), "k"))
-	_, err := l.db.ExecContext(t.Context(), "UPDATE breakwater_once SET format = 2")
-	require.NoError(t, err)
-	require.ErrorIs(t, handle(t.Context(), "k"), idempotency.ErrNewerFormat)
+	for _, later := range []string{"UPDATE breakwater_once SET state = 9", "UPDATE breakwater_once SET format = 2"} {
+		_, err := l.db.ExecContext(t.Context(), later)
+		require.NoError(t, err)
+		require.ErrorIs(t, handle(t.Context(), "k"), idempotency.ErrNewerFormat)
+	}
 	require.Equal(t, 1, l.effects(t, "k"))
 	keeper, err := idempotency.New(l.store, idempotency.Config{FailOpen: true})
 	require.NoError(t, err)

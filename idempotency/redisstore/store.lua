@@ -3,7 +3,7 @@
 -- A record is there for as long as anything is known. All times are the server's.
 local FORMAT, PROGRESS, DONE, RELEASED, TAKEN = 1, 1, 2, 3, 4 -- states are part of the format; TAKEN is in progress, from a lease that ended without a word
 local HEAD, HEAD_SIZE = '>BBc8BB', 12
-local ENDS, ENDS_SIZE = '>I6', 6
+local ENDS = '>I6'
 local call, sub, byte, pack = redis.call, string.sub, string.byte, struct.pack
 local key, step = KEYS[1], ARGV[1]
 
@@ -13,13 +13,16 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local rec
 local v = call('GET', key)
 if v then
-	if byte(v) ~= FORMAT then
+	if byte(v) ~= FORMAT or #v < HEAD_SIZE then
 		return redis.error_reply('NEWERFORMAT this record')
 	end
 	local _, state, token, fl, vl = struct.unpack(HEAD, v)
-	local at, ends = HEAD_SIZE + 1, 0
-	local taken = state == TAKEN
-	if taken or state == PROGRESS then
+	local running = state == PROGRESS or state == TAKEN
+	if state < PROGRESS or state > TAKEN or #v < HEAD_SIZE + (running and 6 or 0) + fl + vl then
+		return redis.error_reply('NEWERFORMAT this record: it is damaged') -- no fresh run
+	end
+	local at, ends, taken = HEAD_SIZE + 1, 0, state == TAKEN
+	if running then
 		state = PROGRESS
 		ends, at = struct.unpack(ENDS, v, at)
 	end
@@ -71,7 +74,7 @@ if step == 'claim' then -- token, fingerprint, version, lease, retention, 1 to a
 		if running and rec.token == token then -- sent again
 			taken = rec.taken
 		elseif order < 0 then
-			return {'superseded', call('PTTL', key), rec.version}
+			return {'superseded'}
 		elseif order == 0 and rec.state ~= RELEASED and fingerprint ~= '' and rec.fingerprint ~= '' and fingerprint ~= rec.fingerprint then
 			return {'mismatch'}
 		elseif running then

@@ -236,6 +236,8 @@ func read(ctx context.Context, tx *sql.Tx, name idempotency.Name, now int64) (re
 		rec.State = idempotency.Done
 	case state == rowReleased:
 		rec.State = idempotency.Released
+	case state != rowProgress && state != rowTakenOver:
+		return rec, false, fmt.Errorf("%w: its state is %d", idempotency.ErrNewerFormat, state)
 	case ends > now:
 		rec.State, rec.Rest = idempotency.InProgress, micros(ends-now)
 	default:
