@@ -324,6 +324,6 @@ func TestNothingIsLeftRunning(t *testing.T) {
 		for range 3 {
 			require.NoError(t, b.Do(t.Context(), succeed))
 		}
-		trip(t, newBreaker(t, breaker.Config{}))
+		_ = trip(t, newBreaker(t, breaker.Config{}))
 	})
 }

@@ -48,13 +48,19 @@ func TestClassifyDefaults(t *testing.T) {
 		[]string{breaker.Closed.String(), breaker.Open.String(), breaker.HalfOpen.String(), breaker.State(0).String()})
 }
 
+// check is breaker.CheckStatus of an answer that nobody reads.
+func check(resp *http.Response) error {
+	defer resp.Body.Close()
+	return breaker.CheckStatus(resp)
+}
+
 func TestCheckStatus(t *testing.T) {
 	t.Parallel()
 	req := request(t, http.MethodGet, nil)
 	for status := 100; status < 400; status++ {
-		require.NoError(t, breaker.CheckStatus(answer(req, status)))
+		require.NoError(t, check(answer(req, status)))
 	}
-	err := breaker.CheckStatus(answer(req, 404, "Retry-After", "soon"))
+	err := check(answer(req, 404, [2]string{"Retry-After", "soon"}))
 	require.Equal(t, &breaker.StatusError{Code: 404, Host: "erp.example"}, err, "no secret of the URL's")
 	require.EqualError(t, err, "breaker: erp.example answered with 404 Not Found")
 	_, waits := errors.AsType[interface {
@@ -71,7 +77,7 @@ func TestCheckStatus(t *testing.T) {
 		"Mon, 02 Jan 2006 15:05:05 GMT": time.Minute,
 		"Mon, 02 Jan 2006 15:00:00 GMT": 0,
 	} {
-		err := breaker.CheckStatus(answer(req, 503, "Retry-After", header, "Date", date))
+		err := check(answer(req, 503, [2]string{"Retry-After", header}, [2]string{"Date", date}))
 		require.ErrorAs(t, err, new(*breaker.StatusError))
 		d, ok := errors.AsType[interface {
 			error

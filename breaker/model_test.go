@@ -68,11 +68,12 @@ func (m *model) admit(call int) bool {
 	if m.state == breaker.Open && !m.forced && time.Since(m.since) >= m.length {
 		m.enter(breaker.HalfOpen, false)
 	}
-	switch {
-	case m.state == breaker.Open:
+	switch m.state {
+	case breaker.Open:
 		return false
-	case m.state == breaker.Closed:
+	case breaker.Closed:
 		return true
+	default:
 	}
 	busy := 0
 	for _, until := range m.trials {
@@ -162,7 +163,7 @@ func interleave(t *testing.T, r *rand.Rand) {
 	cfg := breaker.Config{
 		Timeout: breaker.NoTimeout, Window: 10 * time.Second, MinCalls: 1 + r.IntN(6), FailureRate: []float64{0.3, 0.5, 1}[r.IntN(3)],
 		ConsecutiveFailures: []int{0, 3}[r.IntN(2)], SlowCall: []time.Duration{0, 2 * time.Second}[r.IntN(2)], SlowRate: []float64{0.5, 1}[r.IntN(2)],
-		OpenFor: 5 * time.Second, MaxOpenFor: []time.Duration{5, 12, 50}[r.IntN(3)] * time.Second,
+		OpenFor: 5 * time.Second, MaxOpenFor: []time.Duration{5 * time.Second, 12 * time.Second, 50 * time.Second}[r.IntN(3)],
 		Trials: 1 + r.IntN(3), TrialSuccesses: 1 + r.IntN(4), TrialLease: 4 * time.Second,
 	}
 	var (
@@ -173,7 +174,7 @@ func interleave(t *testing.T, r *rand.Rand) {
 	)
 	m.enter(breaker.Closed, false)
 	for step := range 600 {
-		did := ""
+		var did string
 		switch n := r.IntN(100); {
 		case n < 40:
 			calls++
@@ -268,9 +269,9 @@ func TestEverythingAtOnceAddsUp(t *testing.T) {
 	}
 	b := newBreaker(t, cfg)
 	var all sync.WaitGroup
-	for g := range 16 {
+	for g := range uint64(16) {
 		all.Go(func() {
-			r := rand.New(rand.NewPCG(uint64(g), 9))
+			r := rand.New(rand.NewPCG(g, 9))
 			for range 1000 {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+r.IntN(2000))*time.Microsecond)
 				kind, v := r.IntN(100), b

@@ -29,14 +29,14 @@ type roundTrip func(*http.Request) (*http.Response, error)
 func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
 // answer reads a request, as a server does, and answers it.
-func answer(req *http.Request, status int, header ...string) *http.Response {
+func answer(req *http.Request, status int, header ...[2]string) *http.Response {
 	if req.Body != nil {
 		_, _ = io.Copy(io.Discard, req.Body)
 		req.Body.Close()
 	}
 	h := http.Header{}
-	for i := 0; i < len(header); i += 2 {
-		h.Set(header[i], header[i+1])
+	for _, pair := range header {
+		h.Set(pair[0], pair[1])
 	}
 	return &http.Response{StatusCode: status, Header: h, Body: io.NopCloser(strings.NewReader("answer")), Request: req}
 }
@@ -153,7 +153,7 @@ func TestAttemptContextIsNotCancelledUntilResponseBodyIsClosed(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var ctx context.Context
 			rt := newBreaker(t, breaker.Config{Timeout: time.Second}).Transport(roundTrip(func(req *http.Request) (*http.Response, error) {
-				ctx = req.Context()
+				ctx = req.Context() //nolint:fatcontext // to look at
 				return answer(req, 200), nil
 			}))
 			resp, err := rt.RoundTrip(request(t, http.MethodGet, nil))
@@ -210,7 +210,7 @@ func TestAbandonedAndDiscardedResponsesAreClosed(t *testing.T) {
 func TestTransportClosesTheBodyOfARequestThatItDoesNotSend(t *testing.T) {
 	t.Parallel()
 	b := newBreaker(t, hair())
-	trip(t, b)
+	_ = trip(t, b)
 	body := new(closer)
 	_, err := send(b.Transport(roundTrip(func(*http.Request) (*http.Response, error) { panic("sent") })), request(t, http.MethodPost, body))
 	require.ErrorIs(t, err, breaker.ErrOpen)
@@ -256,7 +256,7 @@ func TestTransportBeneathARealClient(t *testing.T) {
 		if !assert.NoError(t, err) {
 			return
 		}
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		fmt.Fprint(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 		_ = rw.Flush()
 		line, err := rw.ReadString('\n')
@@ -303,7 +303,7 @@ func TestTransportBeneathARealClient(t *testing.T) {
 		require.NoError(t, resp.Body.Close())
 		require.Equal(t, "0\n1\n2\n", string(b))
 	}
-	resp := get("/upgrade")
+	resp := get("/upgrade") //nolint:bodyclose // below, as what it is
 	rw, ok := resp.Body.(io.ReadWriteCloser)
 	require.True(t, ok)
 	_, err := io.WriteString(rw, "echo\n")
@@ -364,10 +364,11 @@ func TestBreakerPerKeyMapIsBoundedAndEvictingAKeyInUseIsSafe(t *testing.T) {
 	used := g.Get("used")
 	p := begin(t, used)
 	open := g.Get("open")
-	trip(t, open)
+	_ = trip(t, open)
 	for i := range 1000 {
 		key := fmt.Sprint("host ", i)
-		require.Same(t, g.Get(key), g.Get(key))
+		b := g.Get(key)
+		require.Same(t, b, g.Get(key))
 		require.LessOrEqual(t, len(g.Stats()), 3)
 	}
 	require.Same(t, open, g.Get("open"), "it keeps callers away: closed ones go first")
@@ -376,7 +377,7 @@ func TestBreakerPerKeyMapIsBoundedAndEvictingAKeyInUseIsSafe(t *testing.T) {
 	require.Equal(t, breaker.Open, used.State(), "those who have it go on with it")
 	require.Equal(t, breaker.Closed, g.Get("used").State())
 	for i := range 10 {
-		trip(t, g.Get(fmt.Sprint("open ", i)))
+		_ = trip(t, g.Get(fmt.Sprint("open ", i)))
 	}
 	require.Len(t, g.Stats(), 3)
 
