@@ -49,7 +49,8 @@ func TestClassifyDefaults(t *testing.T) {
 }
 
 // check is breaker.CheckStatus of an answer that nobody reads.
-func check(resp *http.Response) error {
+func check(req *http.Request, status int, header ...[2]string) error {
+	resp := answer(req, status, header...)
 	defer resp.Body.Close()
 	return breaker.CheckStatus(resp)
 }
@@ -58,9 +59,9 @@ func TestCheckStatus(t *testing.T) {
 	t.Parallel()
 	req := request(t, http.MethodGet, nil)
 	for status := 100; status < 400; status++ {
-		require.NoError(t, check(answer(req, status)))
+		require.NoError(t, check(req, status))
 	}
-	err := check(answer(req, 404, [2]string{"Retry-After", "soon"}))
+	err := check(req, 404, [2]string{"Retry-After", "soon"})
 	require.Equal(t, &breaker.StatusError{Code: 404, Host: "erp.example"}, err, "no secret of the URL's")
 	require.EqualError(t, err, "breaker: erp.example answered with 404 Not Found")
 	_, waits := errors.AsType[interface {
@@ -77,7 +78,7 @@ func TestCheckStatus(t *testing.T) {
 		"Mon, 02 Jan 2006 15:05:05 GMT": time.Minute,
 		"Mon, 02 Jan 2006 15:00:00 GMT": 0,
 	} {
-		err := check(answer(req, 503, [2]string{"Retry-After", header}, [2]string{"Date", date}))
+		err := check(req, 503, [2]string{"Retry-After", header}, [2]string{"Date", date})
 		require.ErrorAs(t, err, new(*breaker.StatusError))
 		d, ok := errors.AsType[interface {
 			error
