@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/breakwater-go/breakwater/breaker"
 	"github.com/breakwater-go/breakwater/idempotency"
 	"github.com/breakwater-go/breakwater/queue"
 	"github.com/breakwater-go/breakwater/webhook"
@@ -19,15 +20,16 @@ type task struct {
 	triggered time.Time
 }
 
-// told is a task whose call has been made, and the key of that. The systems hear of it once the call is recorded as done: nobody may make it again.
+// told is a task whose call is to be made, by its key, and whether it has been. The systems hear of that once the call is recorded as done: nobody may make it again.
 type told struct {
 	task
 
-	key string
+	key  string
+	made bool
 }
 
-// guard is what the handlers of the Breakwater side share: each step of a job happens once, whoever takes the job over, and a state that is older than
-// one that was begun never follows it.
+// guard is what the handlers of the Breakwater side share: each step of a job happens once, whoever takes the job over, a state that is older than
+// one that was begun never follows it, and a system that fails is left alone.
 type guard struct {
 	keeper  *idempotency.Keeper
 	systems *client
@@ -44,13 +46,20 @@ func newGuard(set settings, store idempotency.Store) (*guard, error) {
 	}
 	g := &guard{keeper: keeper, systems: newClient(set.URL), steps: map[string]func(context.Context, task) error{}}
 	for system := range forecast {
+		b, err := breaker.New(system, breakerConfig(set.options))
+		if err != nil {
+			return nil, err
+		}
+		call := breaker.Guard(b, func(ctx context.Context, in *told) error {
+			return g.systems.do(context.WithoutCancel(ctx), system, in.call, in.key)
+		})
 		// It goes by the job and not by the delivery, so that it can't hide a delivery that was queued twice.
 		once := idempotency.Once(keeper, system, func(in *told) idempotency.Key {
 			return idempotency.Key{Scope: in.Shop, ID: in.job}
-		}, func(ctx context.Context, in *told) error { return g.tell(ctx, system, in) })
+		}, func(ctx context.Context, in *told) error { return g.tell(ctx, system, in, call) })
 		g.steps[system] = func(ctx context.Context, in task) error {
 			t := &told{task: in}
-			if err := once(ctx, t); err != nil || t.key == "" {
+			if err := once(ctx, t); err != nil || !t.made {
 				return err
 			}
 			return g.systems.noted(context.WithoutCancel(ctx), t.key)
@@ -104,7 +113,7 @@ func (g *guard) work(ctx context.Context, in task) error {
 
 // tell tells a system of an event. If this process dies between the call and the record of it, nobody knows whether it happened, and it is made again. The key
 // tells the system that it is the same one.
-func (g *guard) tell(ctx context.Context, system string, in *told) error {
+func (g *guard) tell(ctx context.Context, system string, in *told, call func(context.Context, *told) error) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
@@ -113,13 +122,19 @@ func (g *guard) tell(ctx context.Context, system string, in *told) error {
 			return err
 		}
 	}
-	key, err := idempotency.ChildKey(ctx, "call")
-	if err != nil {
+	var err error
+	if in.key, err = idempotency.ChildKey(ctx, "call"); err != nil {
 		return err
 	}
-	if err := g.systems.do(context.WithoutCancel(ctx), system, in.call, key); err != nil {
-		return err
-	}
-	in.key = key
-	return nil
+	err = call(ctx, in)
+	in.made = err == nil
+	return err
+}
+
+// breakerConfig is that of the breaker of each system, in each worker. While one is open the queue puts the jobs off that meet it. A call that was begun is
+// waited for, see lease, so that there is no timeout. The open time does not grow: with the longest, and what a job waits beyond it, it stays under a retry's wait,
+// which is how long the storm waits for what may still come.
+func breakerConfig(o options) breaker.Config {
+	openFor := retryWait(o) * 3 / 4
+	return breaker.Config{Timeout: breaker.NoTimeout, Window: retryWait(o), OpenFor: openFor, MaxOpenFor: openFor}
 }

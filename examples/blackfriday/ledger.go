@@ -35,6 +35,8 @@ type ledger struct {
 	Overlaps   int `json:"overlaps"`          // repeated requests that met the event's first run
 	Abandoned  int `json:"workers_abandoned"` // workers that died between two steps of a job, which another took over
 
+	Down map[string]int `json:"calls_while_down"` // calls that reached a system while it failed
+
 	// Under -kill:
 	Kill        bool   `json:"kill,omitempty"`
 	ServerKills int    `json:"server_kills,omitempty"`
@@ -135,6 +137,7 @@ func (s *side) ledger() ledger {
 	}
 	l.Reordered = s.reordered(began)
 	l.Abandoned = s.abandoned(effects)
+	l.Down = s.systems.reached()
 	return l
 }
 
@@ -241,6 +244,14 @@ func (s *side) abandoned(effects []effect) int {
 		}
 	}
 	return len(workers)
+}
+
+// down is how many calls reached systems that were down.
+func (l *ledger) down() (n int) {
+	for _, calls := range l.Down {
+		n += calls
+	}
+	return n
 }
 
 // offers finds, for each event, when its first whole request began and when the integration had it for
@@ -374,6 +385,9 @@ func report(out io.Writer, classic, breakwater ledger) {
 	row("acknowledgement p50 / p99", func(l ledger) string { return fmt.Sprintf("%.1f / %.1f ms", l.AckP50, l.AckP99) })
 	row("quiet shops wait p50 / p99", func(l ledger) string { return fmt.Sprintf("%.0f / %.0f ms", l.QuietP50, l.QuietP99) })
 	row("for so many of their events", count(func(l ledger) int { return l.QuietDone }))
+	for _, system := range slices.Sorted(maps.Keys(forecast)) {
+		row("calls to the "+system+" while it was down", count(func(l ledger) int { return l.Down[system] }))
+	}
 	row("lost events", count(func(l ledger) int { return l.Lost }))
 	row("effects done twice", count(func(l ledger) int { return l.Twice }))
 	row("effects out of order", count(func(l ledger) int { return l.OutOfOrder }))
@@ -399,6 +413,8 @@ func judge(classic, breakwater ledger) (broken, weak string) {
 	check(&breaks, b.OutOfOrder == 0, "P4: %d effects out of order", b.OutOfOrder)
 	check(&breaks, b.Stale == 0, "P5: %d older states took effect after newer ones", b.Stale)
 	check(&breaks, b.StockWrong == 0 || b.Acknowledged < b.Events, "P5: %d stocks differ from the shops'", b.StockWrong)
+	// The classic side loses most of its subscriptions, and with them the calls that it would have made; still it makes many times as many.
+	check(&breaks, b.down()*2 <= classic.down(), "P8: %d calls reached systems that were down; %d of the classic side", b.down(), classic.down())
 	check(&breaks, b.Garbled == 0, "%d effects name another resource than their event's", b.Garbled)
 	check(&breaks, len(b.Problems) == 0, "%d things are wrong in Redis: %s", len(b.Problems), strings.Join(b.Problems, "; "))
 

@@ -68,6 +68,8 @@ func TestLedgerSeesHarm(t *testing.T) {
 	assert.Equal(t, clean.Events, clean.Acknowledged)
 	broken, _ := judge(clean, clean)
 	assert.Empty(t, broken)
+	classic := clean
+	classic.Down = map[string]int{"erp": 90, "database": 10}
 
 	for name, tt := range map[string]struct {
 		harm   func(s *side)
@@ -109,6 +111,9 @@ func TestLedgerSeesHarm(t *testing.T) {
 				}
 			}
 		}, "P5: 1 stocks differ from the shops'"},
+		"a system that is down is not left alone": {func(s *side) { s.systems.down = map[string]int{"erp": 40, "carrier": 11} },
+			"P8: 51 calls reached systems that were down; 100 of the classic side"},
+		"a system that is down is left alone": {func(s *side) { s.systems.down = map[string]int{"erp": 40, "carrier": 10} }, ""},
 		"an older state is missing": {func(s *side) { // a newer one has taken its place
 			s.systems.effects = slices.DeleteFunc(s.systems.effects, func(e effect) bool { return e.Event == olderState(s) })
 		}, ""},
@@ -119,7 +124,7 @@ func TestLedgerSeesHarm(t *testing.T) {
 			t.Parallel()
 			s := perfect()
 			tt.harm(s)
-			broken, _ := judge(clean, s.ledger())
+			broken, _ := judge(classic, s.ledger())
 			assert.Equal(t, tt.broken, broken)
 		})
 	}

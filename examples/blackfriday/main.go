@@ -7,7 +7,7 @@
 // integrations are processes of their own too. Breakwater's queue is a SQLite file, in a temporary directory or where -db says; with
 // -memory it is in the process. Behind it several workers share the work; they
 // die in the midst of jobs, all storm long, and others take the jobs over. Each step of a job happens once (idempotency.Once), and of the states of a product or a stock the newest wins
-// (idempotency.Latest), whatever order Shopify sends them in. This process plays the systems
+// (idempotency.Latest), whatever order Shopify sends them in; a system that is down is left alone (breaker.Guard), and the jobs wait for it. This process plays the systems
 // behind both, an ERP, a database and a carrier: real HTTP servers that are slow and fail for a while. They
 // count what arrives, and at the end that is compared with what the storm's generator knows to have happened.
 //

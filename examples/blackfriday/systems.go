@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -46,6 +47,7 @@ type systems struct {
 	killed  map[int]time.Time   // when workers were, by their number
 	noted   map[string]bool     // keys whose calls are recorded as done
 	under   int                 // calls under way
+	down    map[string]int      // calls that reached a system while it failed
 	last    time.Time
 }
 
@@ -70,7 +72,7 @@ func newSystems(scale float64) (*systems, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &systems{scale: scale, url: "http://" + l.Addr().String(), keyed: map[string][]*keyed{}, killed: map[int]time.Time{}, noted: map[string]bool{}}
+	s := &systems{scale: scale, url: "http://" + l.Addr().String(), keyed: map[string][]*keyed{}, killed: map[int]time.Time{}, noted: map[string]bool{}, down: map[string]int{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /{system}", s.serve)
 	mux.HandleFunc("POST /deaths", s.death)
@@ -115,6 +117,9 @@ func (s *systems) serve(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if fails {
+		s.mu.Lock()
+		s.down[name]++
+		s.mu.Unlock()
 		time.Sleep(s.scaled(100 * time.Millisecond))
 		http.Error(w, fmt.Sprintf("%s is down", name), http.StatusServiceUnavailable)
 		return
@@ -160,6 +165,13 @@ func (s *systems) idle() time.Duration {
 		return 0
 	}
 	return time.Since(s.last)
+}
+
+// reached is how many calls reached each system while it failed.
+func (s *systems) reached() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.down)
 }
 
 func (s *systems) done() []effect {
