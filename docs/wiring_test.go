@@ -6,10 +6,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/breakwater-go/breakwater/breaker"
 	"github.com/breakwater-go/breakwater/idempotency"
 	"github.com/breakwater-go/breakwater/queue"
 	"github.com/breakwater-go/breakwater/webhook"
@@ -29,7 +31,7 @@ type (
 	}
 )
 
-// wiring is how an app is put together. It grows with the packages: breaker.Guard will guard the carrier, cache.InvalidateOn will wrap syncProduct. With
+// wiring is how an app is put together. It grows with the packages: cache.InvalidateOn will wrap syncProduct. With
 // redisqueue and redisstore in the places of the two Memory stores it is fit for several machines. None of that changes a line that stands here.
 func wiring(ctx context.Context, httpMux *http.ServeMux, secret string,
 	ship func(context.Context, webhook.Event[Order]) error,
@@ -44,10 +46,15 @@ func wiring(ctx context.Context, httpMux *http.ServeMux, secret string,
 		return nil, err
 	}
 
+	carrier, err := breaker.New("carrier", breaker.Config{Timeout: 3 * time.Second, FailureRate: 0.5, OpenFor: 30 * time.Second})
+	if err != nil {
+		return nil, err
+	}
+
 	mux := queue.NewMux()
 	enqueue.Handle(mux, "orders/create", idempotency.Once(keeper, "ship", func(e webhook.Event[Order]) idempotency.Key {
 		return idempotency.Key{Scope: e.Shop, ID: e.Subject}
-	}, ship))
+	}, breaker.Guard(carrier, ship)))
 	enqueue.Handle(mux, "products/update", idempotency.Latest(keeper, "sync", func(e webhook.Event[Product]) idempotency.Key {
 		return idempotency.Key{Scope: e.Shop, ID: e.Subject}
 	}, func(e webhook.Event[Product]) idempotency.Version {
