@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -25,7 +26,7 @@ import (
 //	POST /orders/{id}/ship?carrier=tortoise
 //
 // answers 200 {"status":"shipped","label":"…"} or, when the carrier can't sell a label now, 202 {"status":"queued"}: the order is in a file then, and ships as
-// soon as the carrier is back. Asking again is safe, whatever the answer was, or if there was none.
+// soon as the carrier is back. Asking again is safe, whatever the answer was, or if there was none; by another carrier it is refused (409).
 type app struct {
 	db       *sql.DB
 	jobs     *queue.Queue
@@ -82,6 +83,9 @@ func newApp(file string, log *slog.Logger) (*app, error) {
 //
 // Each path to the carrier goes through its breaker once: through CallOr for a request, through Guard for a job. A client with the breaker's Transport inside of that
 // would count every call twice.
+//
+// What comes of a job that has not shipped: while the breaker is open Guard's error says when to come back, and the queue puts the job off for that long; so does a 429 with
+// its Retry-After. Any other failure of the carrier is one of the job's attempts.
 func (a *app) add(name, url string, cfg breaker.Config) error {
 	b, err := breaker.New(name, cfg)
 	if err != nil {
@@ -92,7 +96,7 @@ func (a *app) add(name, url string, cfg breaker.Config) error {
 	queue.Handle(a.work, c.kind(), breaker.Guard(b, func(ctx context.Context, o order) error {
 		label, err := c.buy(ctx, o.ID)
 		if err != nil {
-			return err // of an open breaker: the job is put off; of a 429: until Retry-After; of any other failure: an attempt is spent
+			return err
 		}
 		a.book.shipped(o.ID, label)
 		return nil
@@ -141,6 +145,10 @@ func (a *app) ship(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no such carrier", http.StatusNotFound)
 		return
 	}
+	if !a.book.assign(id, c.name) { // the keys of two carriers know nothing of each other
+		http.Error(w, "the order goes by another carrier", http.StatusConflict)
+		return
+	}
 	// Idempotent, because the carrier knows the call by its key: while somebody waits a quick second try is worth it. Jobs have no need of that, the queue tries again.
 	got, err := breaker.CallOr(r.Context(), c.breaker.Idempotent(),
 		func(ctx context.Context) (answer, error) {
@@ -151,7 +159,7 @@ func (a *app) ship(w http.ResponseWriter, r *http.Request) {
 			return answer{Status: "queued"}, a.enqueue(ctx, c, id)
 		})
 	switch {
-	case err != nil: // the carrier refuses this order, or the queue could not take it: nothing was promised
+	case err != nil: // the queue could not take it: nothing was promised. (Or the carrier refuses this very order; a real app tells that apart by the status.)
 		http.Error(w, "not shipped: ask again", http.StatusServiceUnavailable)
 	case got.Label == "":
 		writeJSON(w, http.StatusAccepted, got)
@@ -234,8 +242,18 @@ type book struct {
 }
 
 type entry struct {
-	queued bool
-	labels []string // one, if all is well
+	carrier string // that was asked for it first
+	queued  bool
+	labels  []string // one, if all is well
+}
+
+// assign has an order go by a carrier. It fails if it goes by another.
+func (b *book) assign(id, carrier string) (ok bool) {
+	b.change(id, func(e *entry) {
+		e.carrier = cmp.Or(e.carrier, carrier)
+		ok = e.carrier == carrier
+	})
+	return ok
 }
 
 func (b *book) shipped(id, label string) {

@@ -134,7 +134,7 @@ func TestLateAnswer(t *testing.T) {
 	r.work()
 	r.settle(1)
 	assert.Equal(t, bought, p.labels("1001"))
-	assert.Equal(t, entry{queued: true, labels: bought}, r.app.book.entry("1001"))
+	assert.Equal(t, entry{carrier: "tortoise", queued: true, labels: bought}, r.app.book.entry("1001"))
 	_, n := p.look()
 	assert.Positive(t, n.Again)
 }
@@ -210,6 +210,10 @@ func TestBadRequests(t *testing.T) {
 	status, _, err := post(t.Context(), r.client, r.url, "1001", "nobody")
 	require.NoError(t, err)
 	assert.Equal(t, http.StatusNotFound, status)
+	r.requirePost("1001", http.StatusOK, `{"status":"shipped","label":"brittle-1"}`)
+	r.app.book.assign("1002", "other")
+	r.requirePost("1002", http.StatusConflict, "the order goes by another carrier")
+	assert.Empty(t, r.all[0].labels("1002"))
 	_, err = run(t.Context(), options{}, io.Discard)
 	assert.ErrorContains(t, err, "-orders is 0")
 }
