@@ -4,6 +4,7 @@
 //	go run ./bench webhook [-json] [-rounds n] [-time d]
 //	go run ./bench queue [-engine memory|sqlite|redis] [-json] [-rounds n]
 //	go run ./bench idempotency [-redis address] [-json] [-rounds n]
+//	go run ./bench breaker [-json] [-rounds n] [-time d]
 package main
 
 import (
@@ -29,11 +30,12 @@ func main() {
 // run hands args to the benchmark that the first of them names.
 func run(ctx context.Context, args []string, out io.Writer) error {
 	benchmarks := map[string]func(context.Context, []string, io.Writer) error{
+		"breaker":     benchBreaker,
 		"idempotency": benchIdempotency,
 		"queue":       benchQueue,
 		"webhook":     benchWebhook,
 	}
-	const usage = "usage: bench idempotency|queue|webhook [flags]; bench queue -h lists them"
+	const usage = "usage: bench breaker|idempotency|queue|webhook [flags]; bench queue -h lists them"
 	if len(args) == 0 {
 		return errors.New(usage)
 	}
