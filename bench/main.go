@@ -5,6 +5,7 @@
 //	go run ./bench queue [-engine memory|sqlite|redis] [-json] [-rounds n]
 //	go run ./bench idempotency [-redis address] [-json] [-rounds n]
 //	go run ./bench breaker [-json] [-rounds n] [-time d]
+//	go run ./bench outage [-json] [-svg directory]
 package main
 
 import (
@@ -32,10 +33,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	benchmarks := map[string]func(context.Context, []string, io.Writer) error{
 		"breaker":     benchBreaker,
 		"idempotency": benchIdempotency,
+		"outage":      benchOutage,
 		"queue":       benchQueue,
 		"webhook":     benchWebhook,
 	}
-	const usage = "usage: bench breaker|idempotency|queue|webhook [flags]; bench queue -h lists them"
+	const usage = "usage: bench breaker|idempotency|outage|queue|webhook [flags]; bench queue -h lists them"
 	if len(args) == 0 {
 		return errors.New(usage)
 	}
