@@ -69,7 +69,7 @@ func TestOutage(t *testing.T) {
 			for contender, open := range map[string]time.Duration{ // the longest time open that it can have come to
 				"breakwater":             60 * time.Second,
 				"breakwater, Idempotent": 60 * time.Second,
-				"breakwater, OpenFor 5s": 30 * time.Second,
+				"breakwater, tuned":      10 * time.Second,
 			} {
 				r := of(kind.name, contender)
 				name := kind.name + ", " + contender
@@ -78,7 +78,11 @@ func TestOutage(t *testing.T) {
 				assert.Less(t, r.WhileDown, retries.WhileDown/20, name)
 				assert.LessOrEqual(t, float64(r.WhileDownMax), 1.25*float64(b.rate), name) // a tenth and a burst of 10 are retries
 				assert.True(t, r.Recovered, name)
-				assert.LessOrEqual(t, r.Worst, 1.1*open.Seconds()+1, name)
+				late := 1.1*open.Seconds() + 1
+				if kind.hangs { // a trial that came just before the end has to time out first
+					late += 3
+				}
+				assert.LessOrEqual(t, r.Worst, late, name)
 				assert.LessOrEqual(t, r.Peak, 1.05, name)
 				assert.Less(t, r.WaitMedian, 1.0, name)
 			}

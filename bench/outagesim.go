@@ -142,7 +142,7 @@ func outageContenders() []outageContender {
 		}},
 		{"breakwater", ours(breaker.Config{}, plain)},
 		{"breakwater, Idempotent", ours(breaker.Config{}, (*breaker.Breaker).Idempotent)},
-		{"breakwater, OpenFor 5s", ours(breaker.Config{OpenFor: 5 * time.Second, MaxOpenFor: 30 * time.Second}, plain)},
+		{"breakwater, tuned", ours(breaker.Config{OpenFor: 5 * time.Second, ConsecutiveFailures: 20}, plain)},
 	}
 }
 

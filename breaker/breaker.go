@@ -44,7 +44,7 @@ type Config struct {
 	// SlowRate is the share of slow calls from which the breaker opens; 0 means 0.5, at most 1.
 	SlowRate float64
 	// OpenFor is how long the breaker stays open before the first trial; 0 means 30 s. Up to a tenth of it is added, at random, so that the processes
-	// of a fleet do not come back together. It doubles with each trip in a row, up to MaxOpenFor: 0 means twice OpenFor; more spares a dependency that is down for
+	// of a fleet do not come back together. From the third trip in a row it doubles with each, up to MaxOpenFor, before that tenth: 0 means twice OpenFor; more spares a dependency that is down for
 	// long a few trials, and leaves one that is back waiting. A trip is not in a row once the breaker has stayed closed for as long as the window and as it was open.
 	OpenFor, MaxOpenFor time.Duration
 	// Trials is how many calls at once may try the dependency after the open time; 0 means 1. One that fails opens the breaker again.

@@ -623,7 +623,7 @@ func TestOpenForGrowsWithTripsInARowUpToItsMost(t *testing.T) {
 		cfg := hair()
 		cfg.OpenFor, cfg.MaxOpenFor = 10*time.Second, 35*time.Second
 		b := newBreaker(t, cfg)
-		for _, want := range []time.Duration{10 * time.Second, 20 * time.Second, 35 * time.Second, 35 * time.Second} {
+		for _, want := range []time.Duration{10 * time.Second, 10 * time.Second, 20 * time.Second, 35 * time.Second, 35 * time.Second} {
 			open := trip(t, b)
 			got := open.NextTrial.Sub(open.Since)
 			require.GreaterOrEqual(t, got, want)

@@ -16,13 +16,13 @@ import (
 //
 // A panic of call is a failure of the dependency, and is passed on.
 func (b *Breaker) Do(ctx context.Context, call func(ctx context.Context) error) error {
-	_, err := Call(ctx, b, func(ctx context.Context) (struct{}, error) { return struct{}{}, call(ctx) })
+	_, _, err := run(ctx, b, plain(call), how[struct{}]{repeatable: b.repeatable})
 	return err
 }
 
 // Call is Breaker.Do for a call with a result. If the result comes too late and has a Close method, or is an *http.Response, it is closed.
 func Call[T any](ctx context.Context, b *Breaker, call func(ctx context.Context) (T, error)) (T, error) {
-	v, _, err := run(ctx, b, call, how[T]{repeatable: b.repeatable})
+	v, _, err := run(ctx, b, valued[T](call), how[T]{repeatable: b.repeatable})
 	return v, err
 }
 
@@ -30,7 +30,7 @@ func Call[T any](ctx context.Context, b *Breaker, call func(ctx context.Context)
 // call through; errors.Is(cause, ErrOpen) tells. It is not asked for errors that Classify calls Success or Permanent, the dependency has answered; nor when
 // ctx was cancelled, nobody waits. Its error keeps the cause. It runs outside the limits and the timeout, with ctx, whose deadline may be over.
 func CallOr[T any](ctx context.Context, b *Breaker, call func(ctx context.Context) (T, error), fallback func(ctx context.Context, cause error) (T, error)) (T, error) {
-	v, class, cause := run(ctx, b, call, how[T]{repeatable: b.repeatable})
+	v, class, cause := run(ctx, b, valued[T](call), how[T]{repeatable: b.repeatable})
 	if cause == nil || class == Success || class == Permanent || errors.Is(ctx.Err(), context.Canceled) {
 		return v, cause
 	}
@@ -48,10 +48,28 @@ func CallOr[T any](ctx context.Context, b *Breaker, call func(ctx context.Contex
 //	enqueue.Handle(mux, "orders/create", breaker.Guard(carrier, ship))
 func Guard[T any](b *Breaker, next func(ctx context.Context, in T) error) func(ctx context.Context, in T) error {
 	return func(ctx context.Context, in T) error {
-		_, _, err := run(ctx, b, func(ctx context.Context) (struct{}, error) { return struct{}{}, next(ctx, in) }, how[struct{}]{repeatable: b.repeatable, inline: true})
+		_, _, err := run(ctx, b, guarded[T]{next, in}, how[struct{}]{repeatable: b.repeatable, inline: true})
 		return err
 	}
 }
+
+// caller is what is called, whose forms are types and not closures, so that a call that goes through allocates nothing.
+type caller[T any] interface {
+	call(ctx context.Context) (T, error)
+}
+
+type (
+	plain          func(ctx context.Context) error
+	valued[T any]  func(ctx context.Context) (T, error)
+	guarded[T any] struct {
+		next func(ctx context.Context, in T) error
+		in   T
+	}
+)
+
+func (f plain) call(ctx context.Context) (struct{}, error)      { return struct{}{}, f(ctx) } //nolint:unparam // it has no result
+func (f valued[T]) call(ctx context.Context) (T, error)         { return f(ctx) }
+func (g guarded[T]) call(ctx context.Context) (struct{}, error) { return struct{}{}, g.next(ctx, g.in) } //nolint:unparam // as plain
 
 // how is what one kind of call needs.
 type how[T any] struct {
@@ -62,7 +80,7 @@ type how[T any] struct {
 }
 
 // attempt is one try: breaker(rate limit(concurrency limit(timeout(call)))).
-func attempt[T any](ctx context.Context, c *core, n int, call func(context.Context) (T, error), h how[T]) (v T, class Class, err error) {
+func attempt[T any, C caller[T]](ctx context.Context, c *core, n int, call C, h how[T]) (v T, class Class, err error) {
 	tk, err := c.admit()
 	if err != nil {
 		c.counts.rejected.Add(1)

@@ -14,9 +14,9 @@ import (
 
 // invoke makes the call, and gives it no longer than the timeout. late says that the timeout has passed; err is then nil, if the call has succeeded all the
 // same, or an ErrTimeout.
-func invoke[T any](ctx context.Context, c *core, call func(context.Context) (T, error), h how[T]) (v T, late bool, err error) {
+func invoke[T any, C caller[T]](ctx context.Context, c *core, call C, h how[T]) (v T, late bool, err error) {
 	if c.cfg.Timeout == NoTimeout {
-		v, err = call(ctx)
+		v, err = call.call(ctx)
 		return v, false, err
 	}
 	if h.keep != nil {
@@ -25,9 +25,9 @@ func invoke[T any](ctx context.Context, c *core, call func(context.Context) (T, 
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, c.timeout)
 	defer cancel()
 	if h.inline {
-		v, err = call(ctx)
+		v, err = call.call(ctx)
 	} else {
-		v, err = detach(ctx, c, call)
+		v, err = detach[T](ctx, c, call)
 	}
 	if context.Cause(ctx) != error(c.timeout) { //nolint:errorlint // this very value: one of another breaker, around this call, is not ours
 		return v, false, err
@@ -36,7 +36,7 @@ func invoke[T any](ctx context.Context, c *core, call func(context.Context) (T, 
 }
 
 // stream is invoke for a call whose result needs the context after it returned.
-func stream[T any](ctx context.Context, c *core, call func(context.Context) (T, error), h how[T]) (v T, late bool, err error) {
+func stream[T any, C caller[T]](ctx context.Context, c *core, call C, h how[T]) (v T, late bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(c.cfg.Timeout, func() { cancel(c.timeout) })
 	returned := false
@@ -46,7 +46,7 @@ func stream[T any](ctx context.Context, c *core, call func(context.Context) (T, 
 			cancel(nil)
 		}
 	}()
-	v, err = detach(ctx, c, call)
+	v, err = detach[T](ctx, c, call)
 	returned = true
 	if !timer.Stop() && context.Cause(ctx) == error(c.timeout) { //nolint:errorlint // as above
 		discard(v, err) // its context is over
@@ -87,9 +87,9 @@ const (
 )
 
 // detach makes the call in a goroutine, and waits for it or for the end of ctx. Then it leaves the call alone, unless too many have been left already.
-func detach[T any](ctx context.Context, c *core, call func(context.Context) (T, error)) (T, error) {
+func detach[T any, C caller[T]](ctx context.Context, c *core, call C) (T, error) {
 	f := &flight[T]{core: c, done: make(chan struct{})}
-	go f.fly(ctx, call)
+	go fly(ctx, f, call)
 	select {
 	case <-f.done:
 	case <-ctx.Done():
@@ -113,9 +113,9 @@ func detach[T any](ctx context.Context, c *core, call func(context.Context) (T, 
 	panic(f.panicked)
 }
 
-func (f *flight[T]) fly(ctx context.Context, call func(context.Context) (T, error)) {
+func fly[T any, C caller[T]](ctx context.Context, f *flight[T], call C) {
 	defer f.land()
-	f.v, f.err = call(ctx)
+	f.v, f.err = call.call(ctx)
 	f.returned = true
 }
 

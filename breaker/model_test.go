@@ -130,7 +130,7 @@ func (m *model) open(t *testing.T, next time.Time) {
 	if m.state == breaker.Closed && time.Since(m.since) >= max(m.cfg.Window, m.length) {
 		m.trips = 0
 	}
-	want := min(m.cfg.OpenFor<<m.trips, m.cfg.MaxOpenFor)
+	want := min(m.cfg.OpenFor<<max(m.trips-1, 0), m.cfg.MaxOpenFor)
 	m.trips = min(m.trips+1, 20)
 	m.enter(breaker.Open, false)
 	m.length = next.Sub(m.since)

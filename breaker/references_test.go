@@ -75,7 +75,7 @@ var references = []struct {
 	},
 	{
 		name:    "opossum resetTimeout: 30 s after it opened, a call tries",
-		differs: "ours adds up to a tenth, and doubles it with each trip in a row: a fleet does not come back at one instant, nor every 30 s for hours",
+		differs: "ours adds up to a tenth, and doubles it when it trips again and again: a fleet does not come back at one instant, nor every 30 s for hours",
 		cfg:     hairTrigger,
 		run: func(t *testing.T, b *breaker.Breaker) {
 			t.Helper()

@@ -29,7 +29,7 @@ type Retry struct {
 type retryKey struct{}
 
 // run is retry(breaker(…)), for a call. class is what the last attempt came to.
-func run[T any](ctx context.Context, b *Breaker, call func(context.Context) (T, error), h how[T]) (v T, class Class, err error) {
+func run[T any, C caller[T]](ctx context.Context, b *Breaker, call C, h how[T]) (v T, class Class, err error) {
 	c := b.core
 	if err := ctx.Err(); err != nil {
 		return v, Ignored, &stoppedError{name: c.name, why: err}
@@ -50,7 +50,7 @@ func run[T any](ctx context.Context, b *Breaker, call func(context.Context) (T, 
 }
 
 // again tries a call again that has failed.
-func again[T any](ctx context.Context, c *core, call func(context.Context) (T, error), h how[T], v T, class Class, err error) (T, Class, error) {
+func again[T any, C caller[T]](ctx context.Context, c *core, call C, h how[T], v T, class Class, err error) (T, Class, error) {
 	if err == nil || ctx.Value(retryKey{}) != nil {
 		return v, class, err
 	}

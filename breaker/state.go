@@ -219,7 +219,7 @@ func (c *core) trip(p *period, cause error) {
 			c.trips = 0
 		}
 		length := c.cfg.OpenFor
-		for range c.trips {
+		for n := 1; n < c.trips; n++ { // not yet for the second: most outages are short
 			if length >= c.cfg.MaxOpenFor/2 {
 				length = c.cfg.MaxOpenFor
 				break

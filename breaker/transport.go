@@ -41,7 +41,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	s := &sending{transport: t, req: req}
 	defer s.close()
 	b := t.pick(req)
-	resp, _, err := run(req.Context(), b, s.send, how[*http.Response]{repeatable: repeatable(req, b), keep: keepBody})
+	resp, _, err := run(req.Context(), b, s, how[*http.Response]{repeatable: repeatable(req, b), keep: keepBody})
 	if resp != nil {
 		return resp, nil
 	}
@@ -75,8 +75,8 @@ type sending struct {
 	taken atomic.Bool // the request's own body, by the first attempt
 }
 
-// send returns an answer and, if its status is an error, that.
-func (s *sending) send(ctx context.Context) (*http.Response, error) {
+// call returns an answer and, if its status is an error, that.
+func (s *sending) call(ctx context.Context) (*http.Response, error) {
 	req := s.req.WithContext(ctx)
 	if !s.taken.CompareAndSwap(false, true) && req.Body != nil && req.Body != http.NoBody {
 		if req.GetBody == nil { // it came too late: RoundTrip is over
