@@ -16,6 +16,7 @@ import (
 //
 // Only requests are sent again that say that they may be: GET, HEAD, OPTIONS and TRACE, those with an Idempotency-Key or X-Idempotency-Key header, and all by
 // a Breaker.Idempotent; and of those with a body only where Request.GetBody gives it anew, as http.NewRequest sees to for bytes and strings.
+// (An http.Transport beneath may by itself send such a request once more on another connection, where one that was kept alive turns out to be closed.)
 //
 //	client := &http.Client{Transport: carrier.Transport(http.DefaultTransport)}
 func (b *Breaker) Transport(next http.RoundTripper) http.RoundTripper {
