@@ -132,17 +132,21 @@ func outageContenders() []outageContender {
 	plain := func(b *breaker.Breaker) *breaker.Breaker { return b }
 	return []outageContender{
 		{"naive retries", func() (func(context.Context, attempt) (int, error), error) { return naive(timed), nil }},
-		{"gobreaker, naive retries", func() (func(context.Context, attempt) (int, error), error) {
-			settings := gobreaker2Settings()
-			settings.Timeout = 30 * time.Second
-			cb := gobreaker.NewCircuitBreaker[int](settings)
-			return naive(func(ctx context.Context, try attempt) (int, error) {
-				return cb.Execute(func() (int, error) { return timed(ctx, try) })
-			}), nil
-		}},
+		{"gobreaker", func() (func(context.Context, attempt) (int, error), error) { return outageGobreaker(), nil }},
+		{"gobreaker, naive retries", func() (func(context.Context, attempt) (int, error), error) { return naive(outageGobreaker()), nil }},
 		{"breakwater", ours(breaker.Config{}, plain)},
 		{"breakwater, Idempotent", ours(breaker.Config{}, (*breaker.Breaker).Idempotent)},
 		{"breakwater, tuned", ours(breaker.Config{OpenFor: 5 * time.Second, ConsecutiveFailures: 20}, plain)},
+	}
+}
+
+// outageGobreaker is a gobreaker as it is, with a timeout in it.
+func outageGobreaker() func(context.Context, attempt) (int, error) {
+	settings := gobreaker2Settings()
+	settings.Timeout = 30 * time.Second
+	cb := gobreaker.NewCircuitBreaker[int](settings)
+	return func(ctx context.Context, try attempt) (int, error) {
+		return cb.Execute(func() (int, error) { return timed(ctx, try) })
 	}
 }
 
