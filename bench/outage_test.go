@@ -135,7 +135,7 @@ func TestOutagePlots(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		b := &outageBench{out: new(bytes.Buffer), json: true, svg: dir, rate: 10, lengths: []time.Duration{time.Minute}, contenders: outageContenders()[:2]}
+		b := &outageBench{out: new(bytes.Buffer), json: true, svg: dir, rate: 10, lengths: []time.Duration{time.Minute}, contenders: outageContenders()[:3]}
 		require.NoError(t, b.run(t.Context()))
 	})
 	for _, kind := range outageKinds() {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +29,8 @@ const buckets = 10
 // Config tunes a Breaker. The zero value is valid.
 type Config struct {
 	// Timeout is how long one attempt may take; 0 means 3 s. Do and Call return then, even if the call does not; see MaxAbandoned. Guard and
-	// Transport say what it means to them.
+	// Transport say what it means to them. A caller's own deadline counts as the dependency's failure if it left the call at least half of this (1.5 s without a timeout):
+	// set Timeout to less than what callers wait, or a breaker never opens for those who give up before.
 	Timeout time.Duration
 	// Window is the time that failures are counted over, in ten steps; 0 means 10 s. At least 10 ms. A call counts when it ends.
 	Window time.Duration
@@ -39,7 +41,7 @@ type Config struct {
 	FailureRate float64
 	// ConsecutiveFailures opens the breaker after so many failures in a row, whatever the window and MinCalls; 0 means that only the rates do.
 	ConsecutiveFailures int
-	// SlowCall is the time over which a call counts as slow, even if it succeeds; 0 means that none does.
+	// SlowCall is the time over which a call counts as slow, even if it succeeds; 0 means that none does. Less than Timeout.
 	SlowCall time.Duration
 	// SlowRate is the share of slow calls from which the breaker opens; 0 means 0.5, at most 1.
 	SlowRate float64
@@ -51,19 +53,19 @@ type Config struct {
 	Trials int
 	// TrialSuccesses is how many trials must succeed to close the breaker; 0 means as many as Trials.
 	TrialSuccesses int
-	// TrialLease is how long a trial keeps its place; 0 means Timeout and MaxWait and 1 s, or 30 s without a timeout. After it the next call is a trial, and
+	// TrialLease is how long a trial keeps its place, at least Timeout; 0 means Timeout and MaxWait and 1 s, or 30 s and MaxWait without a timeout. After it the next call is a trial, and
 	// what the late one brings counts for nothing.
 	TrialLease time.Duration
 	// Retry is for calls through Breaker.Idempotent, and for requests that say that they are; no other call is made twice.
 	Retry Retry
-	// Limiter bounds the rate of calls; nil does not. It may be shared with others.
+	// Limiter bounds the rate of calls; nil does not. It may be shared with others. A turn is used up even if MaxConcurrent has no place then, or the caller leaves while others wait behind it.
 	Limiter *rate.Limiter
 	// MaxConcurrent bounds the calls under way; 0 does not.
 	MaxConcurrent int
 	// MaxWait is how long a call waits for a place in Limiter and MaxConcurrent, together; 0 means 1 s.
 	MaxWait time.Duration
-	// MaxAbandoned bounds the calls that have not returned after their timeout, and run on with nobody waiting; 0 means 64. With more, callers wait for
-	// theirs: the number of goroutines stays bounded.
+	// MaxAbandoned bounds the calls that have not returned after their timeout, or when their caller left, and run on with nobody waiting; 0 means 64. With more, callers wait for
+	// theirs, or for one of those to return: the number of goroutines stays bounded.
 	MaxAbandoned int
 	// Classify says what an error that is not nil means; nil, and a result of 0, mean what the func Classify says. It is not asked when the caller has given
 	// up. It is called from many goroutines.
@@ -142,7 +144,7 @@ func (cfg *Config) complete() error {
 		{"OpenFor", &cfg.OpenFor, 30 * time.Second, 0, time.Nanosecond},
 		{"MaxWait", &cfg.MaxWait, time.Second, NoWait, time.Nanosecond},
 		{"Retry.Backoff", &cfg.Retry.Backoff, 100 * time.Millisecond, 0, time.Nanosecond},
-		{"Retry.MaxBackoff", &cfg.Retry.MaxBackoff, 2 * time.Second, 0, time.Nanosecond},
+		{"Retry.MaxBackoff", &cfg.Retry.MaxBackoff, max(2*time.Second, cfg.Retry.Backoff), 0, max(cfg.Retry.Backoff, time.Nanosecond)},
 		{"Retry.MaxRetryAfter", &cfg.Retry.MaxRetryAfter, 10 * time.Second, 0, time.Nanosecond},
 	} {
 		if *d.v == 0 {
@@ -161,14 +163,19 @@ func (cfg *Config) complete() error {
 	if cfg.MaxOpenFor < cfg.OpenFor || cfg.MaxOpenFor > longest {
 		return fmt.Errorf("breaker: Config.MaxOpenFor is %v; want OpenFor, %v, to %v", cfg.MaxOpenFor, cfg.OpenFor, longest)
 	}
-	if cfg.TrialLease == 0 {
-		cfg.TrialLease = 30 * time.Second
-		if cfg.Timeout != NoTimeout {
-			cfg.TrialLease = cfg.Timeout + max(cfg.MaxWait, 0) + time.Second
-		}
+	switch lease := cfg.TrialLease; {
+	case lease == 0 && cfg.Timeout == NoTimeout:
+		cfg.TrialLease = 30*time.Second + max(cfg.MaxWait, 0)
+	case lease == 0:
+		cfg.TrialLease = cfg.Timeout + max(cfg.MaxWait, 0) + time.Second
+	case lease < max(cfg.Timeout, 1) || lease > longest:
+		return fmt.Errorf("breaker: Config.TrialLease is %v; want at least Timeout, %v, and at most %v", lease, max(cfg.Timeout, 1), longest)
 	}
-	if cfg.TrialLease < 0 || cfg.TrialLease > 4*longest {
-		return fmt.Errorf("breaker: Config.TrialLease is %v; want 0 to %v", cfg.TrialLease, longest)
+	if cfg.Timeout != NoTimeout && cfg.SlowCall >= cfg.Timeout {
+		return fmt.Errorf("breaker: Config.SlowCall is %v; want less than Timeout, %v", cfg.SlowCall, cfg.Timeout)
+	}
+	if cfg.SlowRate != 0 && cfg.SlowCall == 0 {
+		return fmt.Errorf("breaker: Config.SlowRate is %v, and SlowCall is not set", cfg.SlowRate)
 	}
 	for _, n := range [...]struct {
 		name string
@@ -186,8 +193,8 @@ func (cfg *Config) complete() error {
 		if *n.v == 0 {
 			*n.v = n.zero
 		}
-		if *n.v < 0 {
-			return fmt.Errorf("breaker: Config.%s is %d; want 0 or more", n.name, *n.v)
+		if *n.v < 0 || *n.v > math.MaxInt32 {
+			return fmt.Errorf("breaker: Config.%s is %d; want 0 to %d", n.name, *n.v, math.MaxInt32)
 		}
 	}
 	if cfg.TrialSuccesses == 0 {

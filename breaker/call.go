@@ -3,7 +3,6 @@ package breaker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"time"
 )
@@ -14,15 +13,16 @@ import (
 // Errors: call's own, as they are; one that Classify calls Permanent gets a Permanent method if it has none. ErrOpen, ErrLimited: call was not run. ErrTimeout. The
 // context's, wrapped. When retries were given up for want of time, or because the breaker opened, the error is that and the last one of call as well.
 //
-// A panic of call is a failure of the dependency, and is passed on.
+// A panic of call is a failure of the dependency, and is passed on: as it is, or with a timeout as an error with the stack it had, which wraps it if it is an error.
 func (b *Breaker) Do(ctx context.Context, call func(ctx context.Context) error) error {
 	_, _, err := run(ctx, b, plain(call), how[struct{}]{repeatable: b.repeatable})
 	return err
 }
 
-// Call is Breaker.Do for a call with a result. If the result comes too late and has a Close method, or is an *http.Response, it is closed.
+// Call is Breaker.Do for a call with a result. If the result comes too late and has a Close method, or is an *http.Response, it is closed. The context of an *http.Response lives
+// until its body is read or closed; that of any other result is over when Call returns.
 func Call[T any](ctx context.Context, b *Breaker, call func(ctx context.Context) (T, error)) (T, error) {
-	v, _, err := run(ctx, b, valued[T](call), how[T]{repeatable: b.repeatable})
+	v, _, err := run(ctx, b, valued[T](call), how[T]{repeatable: b.repeatable, keep: keepOf[T]()})
 	return v, err
 }
 
@@ -30,7 +30,7 @@ func Call[T any](ctx context.Context, b *Breaker, call func(ctx context.Context)
 // call through; errors.Is(cause, ErrOpen) tells. It is not asked for errors that Classify calls Success or Permanent, the dependency has answered; nor when
 // ctx was cancelled, nobody waits. Its error keeps the cause. It runs outside the limits and the timeout, with ctx, whose deadline may be over.
 func CallOr[T any](ctx context.Context, b *Breaker, call func(ctx context.Context) (T, error), fallback func(ctx context.Context, cause error) (T, error)) (T, error) {
-	v, class, cause := run(ctx, b, valued[T](call), how[T]{repeatable: b.repeatable})
+	v, class, cause := run(ctx, b, valued[T](call), how[T]{repeatable: b.repeatable, keep: keepOf[T]()})
 	if cause == nil || class == Success || class == Permanent || errors.Is(ctx.Err(), context.Canceled) {
 		return v, cause
 	}
@@ -43,7 +43,8 @@ func CallOr[T any](ctx context.Context, b *Breaker, call func(ctx context.Contex
 }
 
 // Guard makes a handler that calls next through the breaker. Unlike Do it does not return before next has, timeout or not: a handler that is tried again must not
-// still be running. A queue puts a job off whose handler returns the error of an open breaker, and does not count an attempt.
+// still be running. A queue puts a job off whose handler returns the error of an open breaker, and does not count an attempt. What next returns is what the breaker hears: nil, from a
+// handler that found nothing to do, is a success of the dependency.
 //
 //	enqueue.Handle(mux, "orders/create", breaker.Guard(carrier, ship))
 func Guard[T any](b *Breaker, next func(ctx context.Context, in T) error) func(ctx context.Context, in T) error {
@@ -79,9 +80,18 @@ type how[T any] struct {
 	keep func(v T, end func()) T
 }
 
+// keepOf is keepBody for an *http.Response, and nil for any other type.
+func keepOf[T any]() func(T, func()) T {
+	keep, _ := any(keepBody).(func(T, func()) T)
+	return keep
+}
+
+// trialKey marks the context of a trial of a breaker: a call within it of the same breaker is part of it.
+type trialKey struct{ *core }
+
 // attempt is one try: breaker(rate limit(concurrency limit(timeout(call)))).
 func attempt[T any, C caller[T]](ctx context.Context, c *core, n int, call C, h how[T]) (v T, class Class, err error) {
-	tk, err := c.admit()
+	tk, err := c.admit(ctx)
 	if err != nil {
 		c.counts.rejected.Add(1)
 		c.observe(Attempt{Number: n, Rejected: true, Class: Ignored, Err: err})
@@ -89,6 +99,9 @@ func attempt[T any, C caller[T]](ctx context.Context, c *core, n int, call C, h 
 	}
 	a := Attempt{Number: n, Class: Failure, Err: errUnfinished}
 	defer func() { // also if the call panics or ends its goroutine: every call that was let in is accounted for, once
+		if a.Err == errUnfinished { //nolint:errorlint // this very value
+			discard(v, errUnfinished)
+		}
 		a.Trial = tk.trial != 0
 		c.finish(tk, a)
 	}()
@@ -98,6 +111,9 @@ func attempt[T any, C caller[T]](ctx context.Context, c *core, n int, call C, h 
 			return v, Ignored, err
 		}
 		defer c.leave()
+	}
+	if tk.trial != 0 {
+		ctx = context.WithValue(ctx, trialKey{c}, true)
 	}
 	var begun time.Time
 	deadline, limited := ctx.Deadline()
@@ -121,7 +137,7 @@ func attempt[T any, C caller[T]](ctx context.Context, c *core, n int, call C, h 
 		a.Class, a.Err = Success, nil
 	case ctx.Err() == nil:
 		a.Class, a.Err = c.classify(err), err
-	case errors.Is(ctx.Err(), context.DeadlineExceeded) && limited && deadline.Sub(begun) >= c.fair: // it had time enough
+	case limited && errors.Is(ctx.Err(), context.DeadlineExceeded) && deadline.Sub(begun) >= c.fair, c.outer(ctx) >= c.fair: // it had time enough
 		a.Class, a.Err = c.classify(err), err
 	default: // the caller has left, or was in too much of a hurry
 		a.Class, a.Err = Ignored, err
@@ -131,9 +147,20 @@ func attempt[T any, C caller[T]](ctx context.Context, c *core, n int, call C, h 
 
 var errUnfinished = errors.New("breaker: the call panicked")
 
+// outer is the timeout of a breaker around this one, if that has ended ctx; otherwise 0.
+func (c *core) outer(ctx context.Context) time.Duration {
+	if t, ok := errors.AsType[*timeoutError](context.Cause(ctx)); ok {
+		return t.after
+	}
+	return 0
+}
+
 func (c *core) classify(err error) Class {
+	if errors.Is(err, errBody) {
+		return Ignored
+	}
 	if c.cfg.Classify != nil {
-		if class := c.cfg.Classify(err); class != 0 {
+		if class := c.cfg.Classify(err); class >= Success && class <= Throttled {
 			return class
 		}
 	}
@@ -170,47 +197,52 @@ func (c *core) observe(a Attempt) {
 	}
 }
 
-// enter waits for a place in both limits, and gives the ticket that counts then: the breaker may have opened meanwhile.
+// enter waits for a place in both limits, and gives the ticket that counts then: the breaker may have opened meanwhile, or a trial's lease ended. A call that has had its turn in the
+// rate limit and finds no other place has used it up.
 func (c *core) enter(ctx context.Context, tk ticket) (ticket, error) {
-	var (
-		begun = time.Now()
-		wait  = max(c.cfg.MaxWait, 0)
-	)
-	if lim := c.cfg.Limiter; lim != nil {
-		r := lim.ReserveN(begun, 1)
-		d := c.cfg.OpenFor // of a limiter that lets nothing through
-		if r.OK() {
-			d = r.DelayFrom(begun)
-		}
-		if deadline, ok := ctx.Deadline(); !r.OK() || d > wait || ok && deadline.Sub(begun) < d {
-			r.Cancel()
-			c.counts.limited.Add(1)
-			d = min(d, c.cfg.MaxOpenFor)
-			return tk, &limitError{c.name, "rate", d + rand.N(d+1)} // those who are sent away do not all come back together
-		}
-		if d > 0 {
-			if err := sleep(ctx, d); err != nil {
-				r.Cancel()
-				return tk, fmt.Errorf("breaker: %s: %w", c.name, err)
-			}
-			wait -= d
-		}
-	}
-	if c.slots != nil {
-		if err := c.take(ctx, wait); err != nil {
+	begun, wait := time.Now(), max(c.cfg.MaxWait, 0)
+	if c.cfg.Limiter != nil && !c.cfg.Limiter.Allow() {
+		if err := c.queue(ctx, wait); err != nil {
 			return tk, err
 		}
 	}
-	if c.now.Load() == tk.period {
+	if c.slots != nil {
+		if err := c.take(ctx, wait-time.Since(begun)); err != nil {
+			return tk, err
+		}
+	}
+	if c.now.Load() == tk.period && (tk.trial == 0 || tk.period.holds(tk.trial)) {
 		return tk, nil
 	}
-	next, err := c.admit()
+	next, err := c.admit(ctx)
 	if err != nil {
 		c.counts.rejected.Add(1)
 		c.leave()
 		return tk, err
 	}
 	return next, nil
+}
+
+// queue waits for a turn in the rate limit. It knows at once if there will be none in time, and takes none then.
+func (c *core) queue(ctx context.Context, wait time.Duration) error {
+	lim := c.cfg.Limiter
+	if wait > 0 {
+		limited, cancel := context.WithTimeout(ctx, wait)
+		defer cancel()
+		if lim.Wait(limited) == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return &contextError{c.name, ctx.Err()}
+		}
+	}
+	c.counts.limited.Add(1)
+	d := c.cfg.MaxOpenFor // of a limiter that lets nothing through
+	if limit := float64(lim.Limit()); limit > 0 {
+		d = time.Duration(min(max(1-lim.Tokens(), 0)/limit*float64(time.Second), float64(d)))
+	}
+	d = max(d, time.Millisecond)
+	return &limitError{c.name, "rate", d + rand.N(d)} // those who are sent away do not all come back together
 }
 
 // take takes a place among those under way.
@@ -227,7 +259,7 @@ func (c *core) take(ctx context.Context, wait time.Duration) error {
 		case c.slots <- struct{}{}:
 			return nil
 		case <-ctx.Done():
-			return fmt.Errorf("breaker: %s: %w", c.name, ctx.Err())
+			return &contextError{c.name, ctx.Err()}
 		case <-timer.C:
 		}
 	}

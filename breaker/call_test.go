@@ -28,7 +28,7 @@ func TestAttemptTimeoutReturnsOnTimeEvenIfFuncIgnoresCtx(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) { // with a bound on abandoned goroutines
 		b := newBreaker(t, breaker.Config{Timeout: time.Second, MaxAbandoned: 3, MinCalls: 1000})
-		ignores := func(context.Context) error { time.Sleep(time.Hour); return nil }
+		ignores := sleeps(time.Hour)
 		for n := 1; n <= 3; n++ {
 			begun := time.Now()
 			err := b.Do(t.Context(), ignores)
@@ -38,9 +38,12 @@ func TestAttemptTimeoutReturnsOnTimeEvenIfFuncIgnoresCtx(t *testing.T) {
 			require.Equal(t, n, b.Stats().Abandoned)
 		}
 		begun := time.Now()
-		require.NoError(t, b.Do(t.Context(), ignores), "the fourth is waited for, and what it brings is there")
-		require.Equal(t, time.Hour, time.Since(begun))
+		require.NoError(t, b.Do(t.Context(), sleeps(10*time.Second)), "the fourth is waited for, and what it brings is there")
+		require.Equal(t, 10*time.Second, time.Since(begun))
 		require.EqualValues(t, 4, b.Stats().Failures, "but it counts as too late")
+		require.ErrorIs(t, b.Do(t.Context(), sleeps(2*time.Hour)), breaker.ErrTimeout)
+		require.InDelta(t, time.Hour, time.Since(begun), float64(5*time.Second), "until one of the others has returned")
+		time.Sleep(3 * time.Hour)
 		synctest.Wait()
 		require.Zero(t, b.Stats().Abandoned)
 	})

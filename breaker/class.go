@@ -45,18 +45,18 @@ func (c Class) String() string {
 	}
 }
 
-// Classify is the default of Config.Classify. nil is a Success; an ErrOpen or ErrLimited, of another breaker further down, is Ignored; an ErrTimeout is a Failure; an error whose
+// Classify is the default of Config.Classify. nil is a Success; an ErrTimeout is a Failure; an ErrOpen or ErrLimited, of another breaker further down, is Ignored; an error whose
 // Permanent() bool says true is Permanent; one with a StatusCode() int goes by that: 429 is Throttled, 5xx a Failure, all others a Success; one with a
 // RetryAfter() time.Duration is Throttled. Every other error is a Failure.
 func Classify(err error) Class {
 	if err == nil {
 		return Success
 	}
-	if errors.Is(err, ErrOpen) || errors.Is(err, ErrLimited) {
-		return Ignored
-	}
 	if errors.Is(err, ErrTimeout) { // whatever came after it
 		return Failure
+	}
+	if errors.Is(err, ErrOpen) || errors.Is(err, ErrLimited) {
+		return Ignored
 	}
 	if p, ok := errors.AsType[permanent](err); ok && p.Permanent() {
 		return Permanent

@@ -50,7 +50,7 @@ func (e *OpenError) Error() string {
 func (e *OpenError) Unwrap() error { return ErrOpen }
 
 // RetryAfter is how long to stay away: the rest of the open period, and up to a tenth of it on top, at random, so that those who were rejected do not
-// all come back at once. While a trial is under way it is one to two tenths. It is never 0.
+// all come back at once. While a trial is under way it is one to two tenths. It is never 0, of one that a Breaker has made.
 func (e *OpenError) RetryAfter() time.Duration {
 	jitter := rand.N(e.spread + 1)
 	switch rest := time.Until(e.NextTrial); {
@@ -97,11 +97,21 @@ func (e *timeoutError) Unwrap() []error {
 	return []error{ErrTimeout, context.DeadlineExceeded, e.cause}
 }
 
+// contextError is the context's, of a caller who did not wait for the end.
+type contextError struct {
+	name string
+	err  error
+}
+
+func (e *contextError) Error() string { return fmt.Sprintf("breaker: %s: %v", e.name, e.err) }
+func (e *contextError) Unwrap() error { return e.err }
+func (e *contextError) Timeout() bool { return errors.Is(e.err, context.DeadlineExceeded) }
+
 // stoppedError is an error after which there was no more try, and why.
 type stoppedError struct {
 	name     string
 	attempts int
-	why      error // of the context, or an *OpenError
+	why      error // of the context, or that there is no body to send again
 	last     error // of the last attempt; nil if there was none
 }
 
@@ -116,8 +126,10 @@ func (e *stoppedError) Unwrap() []error {
 	if e.last == nil {
 		return []error{e.why}
 	}
-	return []error{e.why, e.last} // in this order: an open breaker's RetryAfter comes before that of the last answer
+	return []error{e.why, e.last}
 }
+
+func (e *stoppedError) Timeout() bool { return errors.Is(e.why, context.DeadlineExceeded) }
 
 // permanentError makes an error permanent that Classify calls so, for those who ask it: a queue does not try again.
 type permanentError struct{ cause error }

@@ -48,7 +48,10 @@ func stream[T any, C caller[T]](ctx context.Context, c *core, call C, h how[T]) 
 	}()
 	v, err = detach[T](ctx, c, call)
 	returned = true
-	if !timer.Stop() && context.Cause(ctx) == error(c.timeout) { //nolint:errorlint // as above
+	if !timer.Stop() {
+		<-ctx.Done() // its func is about to end it
+	}
+	if context.Cause(ctx) == error(c.timeout) { //nolint:errorlint // as above
 		discard(v, err) // its context is over
 		var none T
 		return none, true, c.timedOut(errors.Join(err, c.timeout))
@@ -81,10 +84,15 @@ type flight[T any] struct {
 }
 
 const (
-	flying int32 = iota
+	waiting int32 = iota // for its goroutine to begin
+	flying
 	landed
 	abandoned
+	unbegun // nor may it begin any more
 )
+
+// anotherLook is how often a caller who may not leave its call alone looks whether it may now.
+const anotherLook = 10 * time.Millisecond
 
 // detach makes the call in a goroutine, and waits for it or for the end of ctx. Then it leaves the call alone, unless too many have been left already.
 func detach[T any, C caller[T]](ctx context.Context, c *core, call C) (T, error) {
@@ -98,9 +106,8 @@ func detach[T any, C caller[T]](ctx context.Context, c *core, call C) (T, error)
 			if context.Cause(ctx) == error(c.timeout) { //nolint:errorlint // this very value
 				return none, c.timeout
 			}
-			return none, fmt.Errorf("breaker: %s: %w", c.name, ctx.Err())
+			return none, &contextError{c.name, ctx.Err()}
 		}
-		<-f.done
 	}
 	switch {
 	case f.returned:
@@ -114,6 +121,9 @@ func detach[T any, C caller[T]](ctx context.Context, c *core, call C) (T, error)
 }
 
 func fly[T any, C caller[T]](ctx context.Context, f *flight[T], call C) {
+	if !f.state.CompareAndSwap(waiting, flying) {
+		return
+	}
 	defer f.land()
 	f.v, f.err = call.call(ctx)
 	f.returned = true
@@ -144,14 +154,24 @@ func (f *flight[T]) land() {
 	}
 }
 
-// abandon leaves the call alone. It fails if the call is over, or too many are left alone.
+// abandon leaves the call alone, as soon as not too many are. It says false if the call is over.
 func (f *flight[T]) abandon() bool {
-	n := &f.core.counts.abandoned
-	if n.Add(1) <= int64(f.core.cfg.MaxAbandoned) && f.state.CompareAndSwap(flying, abandoned) {
+	if f.state.CompareAndSwap(waiting, unbegun) {
 		return true
 	}
-	n.Add(-1)
-	return false
+	for n := &f.core.counts.abandoned; ; {
+		if n.Add(1) <= int64(f.core.cfg.MaxAbandoned) && f.state.CompareAndSwap(flying, abandoned) {
+			return true
+		}
+		n.Add(-1)
+		timer := time.NewTimer(anotherLook)
+		select {
+		case <-f.done:
+			timer.Stop()
+			return false
+		case <-timer.C:
+		}
+	}
 }
 
 // discard closes a result that nobody will. One that comes with an error is nothing to close, but for an answer.

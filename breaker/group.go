@@ -61,9 +61,13 @@ func (g *Group) Get(key string) *Breaker {
 func (g *Group) evict() {
 	goes := g.order.Back()
 	for e := goes; e != nil; e = e.Prev() {
-		if p := e.Value.(*member).breaker.core.now.Load(); p.state == Closed && !p.forced {
+		p := e.Value.(*member).breaker.core.now.Load()
+		if p.state == Closed && !p.forced {
 			goes = e
 			break
+		}
+		if goes.Value.(*member).breaker.core.now.Load().forced && !p.forced {
+			goes = e // somebody wanted those to stay as they are
 		}
 	}
 	g.order.Remove(goes)

@@ -166,6 +166,9 @@ func interleave(t *testing.T, r *rand.Rand) {
 		OpenFor: 5 * time.Second, MaxOpenFor: []time.Duration{5 * time.Second, 12 * time.Second, 50 * time.Second}[r.IntN(3)],
 		Trials: 1 + r.IntN(3), TrialSuccesses: 1 + r.IntN(4), TrialLease: 4 * time.Second,
 	}
+	if cfg.SlowCall == 0 {
+		cfg.SlowRate = 0
+	}
 	var (
 		b       = newBreaker(t, cfg)
 		m       = &model{cfg: cfg}
@@ -246,6 +249,7 @@ func TestEverythingAtOnceAddsUp(t *testing.T) {
 		edges  = map[[2]breaker.State]int{}
 		at     = breaker.Closed
 		told   int
+		over   = make(chan struct{})
 		inside atomic.Int64
 		most   atomic.Int64
 		calls  atomic.Int64
@@ -256,6 +260,9 @@ func TestEverythingAtOnceAddsUp(t *testing.T) {
 		Retry: breaker.Retry{Backoff: 10 * time.Microsecond, MaxBackoff: 50 * time.Microsecond, Budget: 1},
 		Hooks: breaker.Hooks{
 			Changed: func(c breaker.Change) {
+				if c.Forced {
+					close(over)
+				}
 				if c.From != at {
 					t.Errorf("from %v, and was %v", c.From, at)
 				}
@@ -312,7 +319,8 @@ func TestEverythingAtOnceAddsUp(t *testing.T) {
 		})
 	}
 	all.Wait()
-	b.Reset()
+	b.ForceClosed() // the last event of all
+	<-over
 	s := b.Stats()
 	require.Equal(t, calls.Load(), s.Calls)
 	require.LessOrEqual(t, most.Load(), int64(4), "MaxConcurrent")

@@ -284,7 +284,7 @@ var references = []struct {
 			t.Helper()
 			due(trip(t, b))
 			p := begin(t, b)
-			time.Sleep(30 * time.Second) // TrialLease without a timeout
+			time.Sleep(31 * time.Second) // TrialLease and MaxWait, without a timeout
 			require.NoError(t, b.Do(t.Context(), succeed))
 			require.Equal(t, breaker.Closed, b.State())
 			require.Error(t, p.finish(errDown))

@@ -59,7 +59,7 @@ func again[T any, C caller[T]](ctx context.Context, c *core, call C, h how[T], v
 		none T
 		mark = context.WithValue(ctx, retryKey{}, true)
 		// Around half the bound, all the way, is full jitter.
-		pause = backoff.NewExponentialBackOff(backoff.WithInitialInterval(r.Backoff/2), backoff.WithMaxInterval(max(r.Backoff, r.MaxBackoff)/2),
+		pause = backoff.NewExponentialBackOff(backoff.WithInitialInterval(max(r.Backoff/2, 1)), backoff.WithMaxInterval(max(r.MaxBackoff/2, 1)),
 			backoff.WithMultiplier(2), backoff.WithRandomizationFactor(1), backoff.WithMaxElapsedTime(0))
 	)
 	for n := 1; n < r.MaxAttempts && (class == Failure || class == Throttled); n++ {
@@ -71,12 +71,11 @@ func again[T any, C caller[T]](ctx context.Context, c *core, call C, h how[T], v
 			}
 			wait += max(after, 0)
 		}
-		stopped := func(why error) error { return &stoppedError{c.name, n, why, err} }
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
-			return v, class, stopped(context.DeadlineExceeded)
+			return v, class, &stoppedError{c.name, n, context.DeadlineExceeded, err}
 		}
-		if open := c.closedTo(wait); open != nil {
-			return v, class, stopped(open)
+		if c.closedFor(wait) { // it failed, whatever the breaker says now: a queue counts an attempt
+			return v, class, err
 		}
 		if !c.budget.withdraw() {
 			c.counts.refused.Add(1)
@@ -84,24 +83,26 @@ func again[T any, C caller[T]](ctx context.Context, c *core, call C, h how[T], v
 		}
 		discard(v, err)
 		if why := sleep(ctx, wait); why != nil {
-			return none, class, stopped(why)
+			return none, class, &stoppedError{c.name, n, why, err}
 		}
 		c.counts.retries.Add(1)
-		last := err
+		before, last := class, err
 		v, class, err = attempt(mark, c, n+1, call, h)
-		if class == Ignored && err != nil { // not let through, or the caller has left
+		switch {
+		case err == nil || class != Ignored:
+		case ctx.Err() == nil && (errors.Is(err, ErrOpen) || errors.Is(err, ErrLimited)):
+			return none, before, last
+		default: // the caller has left, or there is no body to send
 			err = &stoppedError{c.name, n, err, last}
 		}
 	}
 	return v, class, err
 }
 
-// closedTo is the error of a breaker that will still be open after wait, or nil.
-func (c *core) closedTo(wait time.Duration) error {
-	if p := c.now.Load(); p.state == Open && (p.forced || time.Since(p.since)+wait < p.length) {
-		return p.err
-	}
-	return nil
+// closedFor says whether the breaker will still be open after wait.
+func (c *core) closedFor(wait time.Duration) bool {
+	p := c.now.Load()
+	return p.state == Open && (p.forced || time.Since(p.since)+wait < p.length)
 }
 
 // budget is a bucket of retries, in thousandths.
@@ -112,8 +113,10 @@ type budget struct {
 
 func (b *budget) init(r Retry) {
 	b.each, b.most, b.less = max(int64(r.Budget*1000), 1), int64(r.Burst)*1000, 1000
-	b.left.Store(b.most)
+	b.fill()
 }
+
+func (b *budget) fill() { b.left.Store(b.most) }
 
 // deposit is for each call that may be retried.
 func (b *budget) deposit() {

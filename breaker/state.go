@@ -1,6 +1,7 @@
 package breaker
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -47,7 +48,8 @@ type period struct {
 	// Closed:
 	failures, slow *gobreaker.CircuitBreaker[struct{}] // slow is nil if no call counts as slow
 	row            atomic.Int64                        // failures since the last success
-	tripped        atomic.Bool                         // by failures or slow
+	tripped        atomic.Bool                         // by failures
+	dragged        atomic.Bool                         // by slow
 
 	// Open, and kept by HalfOpen; in Closed, length is that of the open period before:
 	length time.Duration
@@ -78,25 +80,25 @@ const never = 100 * 365 * 24 * time.Hour
 
 func (c *core) closed(openBefore time.Duration) *period {
 	p := &period{state: Closed, since: time.Now(), length: openBefore}
-	count := func(limit float64) *gobreaker.CircuitBreaker[struct{}] {
+	count := func(limit float64, over *atomic.Bool) *gobreaker.CircuitBreaker[struct{}] {
 		return gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 			Name: c.name, Interval: c.cfg.Window, BucketPeriod: c.cfg.Window / buckets, Timeout: never,
 			ReadyToTrip: func(n gobreaker.Counts) bool {
 				calls := int(n.TotalFailures) + int(n.TotalSuccesses)
 				return calls >= c.cfg.MinCalls && float64(n.TotalFailures)/float64(calls) >= limit
 			},
-			OnStateChange: func(string, gobreaker.State, gobreaker.State) { p.tripped.Store(true) },
+			OnStateChange: func(string, gobreaker.State, gobreaker.State) { over.Store(true) },
 		})
 	}
-	p.failures = count(c.cfg.FailureRate)
+	p.failures = count(c.cfg.FailureRate, &p.tripped)
 	if c.cfg.SlowCall > 0 {
-		p.slow = count(c.cfg.SlowRate)
+		p.slow = count(c.cfg.SlowRate, &p.dragged)
 	}
 	return p
 }
 
 // admit lets a call in, or says why not.
-func (c *core) admit() (ticket, error) {
+func (c *core) admit(ctx context.Context) (ticket, error) {
 	for {
 		p := c.now.Load()
 		switch p.state {
@@ -111,6 +113,9 @@ func (c *core) admit() (ticket, error) {
 			})
 		default:
 			id, ok := p.try(c.cfg)
+			if !ok && ctx.Value(trialKey{c}) != nil && c.now.Load() == p {
+				return ticket{period: p}, nil // it is part of a trial, whose outcome decides
+			}
 			if !ok {
 				return ticket{}, p.err
 			}
@@ -144,11 +149,22 @@ func (p *period) end(id uint64, class Class) (successes int, ok bool) {
 		return 0, false
 	}
 	p.trials = slices.Delete(p.trials, i, i+1)
+	if p.failed {
+		return 0, false // another has decided
+	}
 	if class == Success {
 		p.successes++
 	}
-	p.failed = p.failed || class == Failure
+	p.failed = class == Failure
 	return p.successes, true
+}
+
+// holds says whether a trial has its lease.
+func (p *period) holds(id uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.IndexFunc(p.trials, func(t trial) bool { return t.id == id })
+	return i >= 0 && time.Now().Before(p.trials[i].ends)
 }
 
 // report hands a ticket in, with what became of the call: a Success, a Failure, or Ignored. cause is its error.
@@ -196,7 +212,7 @@ func (c *core) count(p *period, class Class, slow bool, cause error) {
 		}
 		_, _ = p.slow.Execute(how)
 	}
-	trip := p.tripped.Load()
+	trip := class == Failure && p.tripped.Load() || slow && p.dragged.Load()
 	if c.cfg.ConsecutiveFailures > 0 {
 		if class == Success {
 			p.row.Store(0)
@@ -247,7 +263,6 @@ func (c *core) change(from *period, next func(now time.Time) *period) {
 		return // another was first
 	}
 	n := next(time.Now())
-	c.now.Store(n)
 	c.tell(p, n)
 	c.mu.Unlock()
 	c.events.deliver()
@@ -278,6 +293,7 @@ func (b *Breaker) Reset() {
 	c := b.core
 	c.change(nil, func(time.Time) *period {
 		c.trips = 0
+		c.budget.fill()
 		return c.closed(0)
 	})
 }

@@ -28,11 +28,11 @@ type Stats struct {
 	Rejected        int64 // attempts that the breaker did not let through
 	Limited         int64 // attempts that found no place in a limit
 	Timeouts        int64
-	Retries         int64 // attempts after the first of their call
+	Retries         int64 // attempts after the first of their call, rejected ones included
 	RetriesRefused  int64 // retries that the budget had none left for
 	Trips           int64
 
-	Abandoned int // calls that have not returned after their timeout, now
+	Abandoned int // calls that have not returned after their timeout, or their caller left, now
 }
 
 // Stats returns what the breaker is about. The values are each true, if not all of one instant.

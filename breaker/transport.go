@@ -12,7 +12,8 @@ import (
 // Transport makes an http.RoundTripper that sends requests by next through the breaker, so that any client gets it. It panics if next is nil.
 //
 // Config.Timeout is the time until the answer's header is there; for the body the request's context counts, which lives on until the body is read or closed. Answers are
-// classified by their status (CheckStatus), and returned as they are: of a request that was tried again, the last one.
+// classified by their status (CheckStatus), and returned as they are: of a request that was tried again, the last one, or its error if the breaker did not let that try through. A client's own
+// Timeout should be longer than Config.Timeout: what ends sooner than half of that is not held against the dependency.
 //
 // Only requests are sent again that say that they may be: GET, HEAD, OPTIONS and TRACE, those with an Idempotency-Key or X-Idempotency-Key header, and all by
 // a Breaker.Idempotent; and of those with a body only where Request.GetBody gives it anew, as http.NewRequest sees to for bytes and strings.
@@ -39,11 +40,12 @@ var _ http.RoundTripper = (*transport)(nil)
 
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	s := &sending{transport: t, req: req}
+	s := &sending{transport: t, req: req.Clone(req.Context())} // an attempt that is left alone may still read it when the caller has it back
 	defer s.close()
 	b := t.pick(req)
 	resp, _, err := run(req.Context(), b, s, how[*http.Response]{repeatable: repeatable(req, b), keep: keepBody})
 	if resp != nil {
+		resp.Request = req
 		return resp, nil
 	}
 	return nil, err
@@ -65,7 +67,9 @@ func repeatable(req *http.Request, b *Breaker) bool {
 	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace: // safe, by RFC 9110, section 9.2.1
 		return true
 	}
-	return b.repeatable || req.Header.Get("Idempotency-Key") != "" || req.Header.Get("X-Idempotency-Key") != "" // as net/http has it
+	_, key := req.Header["Idempotency-Key"] // as net/http has it
+	_, xkey := req.Header["X-Idempotency-Key"]
+	return b.repeatable || key || xkey
 }
 
 // sending is a request and its attempts, of which one that was left alone may still be under way.
@@ -76,6 +80,9 @@ type sending struct {
 	taken atomic.Bool // the request's own body, by the first attempt
 }
 
+// errBody is no fault of the dependency's.
+var errBody = errors.New("breaker: no body to send again")
+
 // call returns an answer and, if its status is an error, that.
 func (s *sending) call(ctx context.Context) (*http.Response, error) {
 	req := s.req.WithContext(ctx)
@@ -85,7 +92,7 @@ func (s *sending) call(ctx context.Context) (*http.Response, error) {
 		}
 		body, err := req.GetBody()
 		if err != nil {
-			return nil, fmt.Errorf("breaker: a body to send again: %w", err)
+			return nil, fmt.Errorf("%w: %w", errBody, err)
 		}
 		req.Body = body
 	}
@@ -148,4 +155,12 @@ func (b *body) Close() error {
 type conn struct {
 	*body
 	io.Writer
+}
+
+// CloseWrite is for httputil.ReverseProxy.
+func (c *conn) CloseWrite() error {
+	if w, ok := c.Writer.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }

@@ -126,3 +126,16 @@ func TestDeadlineEndsAJobThatAnOpenBreakerKeepsWaiting(t *testing.T) {
 		require.LessOrEqual(t, time.Since(begun), 7*time.Minute)
 	})
 }
+
+// A job that fails because of what is in it spends its attempts, retried calls or not, and is gone then.
+func TestPoisonJobDiesThoughItsCallsAreRetried(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, err := breaker.New("carrier", breaker.Config{MinCalls: 1})
+		require.NoError(t, err)
+		o := &outage{until: time.Now().Add(1000 * time.Hour)}
+		begun := time.Now()
+		require.Equal(t, 1, storm(t, o, b.Idempotent(), 1, queue.Job{MaxAttempts: 3}))
+		require.Less(t, time.Since(begun), time.Hour)
+	})
+}

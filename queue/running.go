@@ -275,7 +275,7 @@ func (w *worker) outcome(r *running, err error) (s Settlement) {
 		s.Action = Kill
 	} else if d, ok := errors.AsType[delayer](err); ok {
 		s.Action, s.After = Snooze, max(d.RetryAfter(), minSnooze)
-		if p, ok := errors.AsType[parker](err); ok {
+		if p, ok := d.(parker); ok { // of the error that says for how long, and of no other
 			s.Park = p.ParkGroup()
 		}
 	} else {
