@@ -6,6 +6,7 @@
 //	go run ./bench idempotency [-redis address] [-json] [-rounds n]
 //	go run ./bench breaker [-json] [-rounds n] [-time d]
 //	go run ./bench outage [-json] [-svg directory]
+//	go run ./bench cost FILE
 package main
 
 import (
@@ -32,12 +33,13 @@ func main() {
 func run(ctx context.Context, args []string, out io.Writer) error {
 	benchmarks := map[string]func(context.Context, []string, io.Writer) error{
 		"breaker":     benchBreaker,
+		"cost":        benchCost,
 		"idempotency": benchIdempotency,
 		"outage":      benchOutage,
 		"queue":       benchQueue,
 		"webhook":     benchWebhook,
 	}
-	const usage = "usage: bench breaker|idempotency|outage|queue|webhook [flags]; bench queue -h lists them"
+	const usage = "usage: bench breaker|cost|idempotency|outage|queue|webhook [flags]; bench queue -h lists them"
 	if len(args) == 0 {
 		return errors.New(usage)
 	}
