@@ -29,6 +29,7 @@ type running struct {
 	cancelled bool // the job was cancelled
 	stopped   bool // its context was cancelled because the worker stops
 	gone      bool // it is a zombie: whatever it says changes nothing
+	surplus   bool // its goroutine is one more than there are slots
 	done      bool // the handler has returned
 	progress  *Progress
 	percent   int
@@ -124,8 +125,8 @@ func (f *fetcher) start(base context.Context, lease *Lease) {
 	}
 }
 
-// handleAll runs a handler, and then others, until Run ends: a goroutine that has grown its stack is worth keeping. There are
-// as many as handlers ever ran at once.
+// handleAll runs a handler, and then others, until Run ends: a goroutine that has grown its stack is worth keeping. A slot is free a
+// moment before its goroutine is, so that now and then one more is begun; it ends with its handler.
 func (w *worker) handleAll(r *running) {
 	defer func() { // a handler may end the goroutine
 		w.mu.Lock()
@@ -134,7 +135,9 @@ func (w *worker) handleAll(r *running) {
 		poke(w.returned)
 	}()
 	for {
-		w.handle(r)
+		if w.handle(r); r.surplus {
+			return
+		}
 		select {
 		case r = <-w.idle:
 		case <-w.ended:
@@ -326,6 +329,7 @@ func (w *worker) finish(r *running, s Settlement, err error) {
 			w.owed--
 			w.giveSlots(1)
 		}
+		r.surplus = w.loops-w.zombies > w.cfg.Concurrency
 		w.mu.Unlock()
 		return
 	}
@@ -342,6 +346,7 @@ func (w *worker) finish(r *running, s Settlement, err error) {
 		r.f.settled = append(r.f.settled, settled{s, r.job, err, r.cancelled})
 	}
 	w.giveSlots(1)
+	r.surplus = w.loops-w.zombies > w.cfg.Concurrency
 	w.mu.Unlock()
 	poke(r.f.poke)
 	poke(w.returned)
