@@ -54,7 +54,7 @@ func stream[T any, C caller[T]](ctx context.Context, c *core, call C, h how[T]) 
 	if context.Cause(ctx) == error(c.timeout) { //nolint:errorlint // as above
 		discard(v, err) // its context is over
 		var none T
-		return none, true, c.timedOut(errors.Join(err, c.timeout))
+		return none, true, c.timeout
 	}
 	return h.keep(v, func() { cancel(nil) }), false, err
 }

@@ -14,7 +14,7 @@ import (
 type Retry struct {
 	// MaxAttempts counts the first one; 0 means 3, and 1 no retries.
 	MaxAttempts int
-	// Backoff bounds the wait before the first retry; 0 means 100 ms. The bound doubles up to MaxBackoff, where 0 means 2 s; the wait is a random time
+	// Backoff bounds the wait before the first retry; 0 means 100 ms. The bound doubles up to MaxBackoff, where 0 means 2 s or, if that is more, Backoff; the wait is a random time
 	// under it (full jitter; aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter). An error's RetryAfter, as a Retry-After header makes it, comes on top.
 	Backoff, MaxBackoff time.Duration
 	// MaxRetryAfter is the longest RetryAfter that is waited for; 0 means 10 s. With more the error is returned.
@@ -105,14 +105,17 @@ func (c *core) closedFor(wait time.Duration) bool {
 	return p.state == Open && (p.forced || time.Since(p.since)+wait < p.length)
 }
 
-// budget is a bucket of retries, in thousandths.
+// wholeRetry is one in a budget, which counts in thousandths.
+const wholeRetry = 1000
+
+// budget is a bucket of retries.
 type budget struct {
-	left             atomic.Int64
-	each, most, less int64
+	left       atomic.Int64
+	each, most int64
 }
 
 func (b *budget) init(r Retry) {
-	b.each, b.most, b.less = max(int64(r.Budget*1000), 1), int64(r.Burst)*1000, 1000
+	b.each, b.most = max(int64(r.Budget*wholeRetry), 1), int64(r.Burst)*wholeRetry
 	b.fill()
 }
 
@@ -132,10 +135,10 @@ func (b *budget) deposit() {
 func (b *budget) withdraw() bool {
 	for {
 		n := b.left.Load()
-		if n < b.less {
+		if n < wholeRetry {
 			return false
 		}
-		if b.left.CompareAndSwap(n, n-b.less) {
+		if b.left.CompareAndSwap(n, n-wholeRetry) {
 			return true
 		}
 	}

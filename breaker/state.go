@@ -144,8 +144,8 @@ func (p *period) try(cfg Config) (id uint64, ok bool) {
 func (p *period) end(id uint64, class Class) (successes int, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	i := slices.IndexFunc(p.trials, func(t trial) bool { return t.id == id })
-	if i < 0 || !time.Now().Before(p.trials[i].ends) {
+	i := p.leased(id)
+	if i < 0 {
 		return 0, false
 	}
 	p.trials = slices.Delete(p.trials, i, i+1)
@@ -163,8 +163,13 @@ func (p *period) end(id uint64, class Class) (successes int, ok bool) {
 func (p *period) holds(id uint64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	i := slices.IndexFunc(p.trials, func(t trial) bool { return t.id == id })
-	return i >= 0 && time.Now().Before(p.trials[i].ends)
+	return p.leased(id) >= 0
+}
+
+// leased finds a trial whose lease is not over; -1 if it is. The caller holds mu.
+func (p *period) leased(id uint64) int {
+	now := time.Now()
+	return slices.IndexFunc(p.trials, func(t trial) bool { return t.id == id && now.Before(t.ends) })
 }
 
 // report hands a ticket in, with what became of the call: a Success, a Failure, or Ignored. cause is its error.

@@ -7,8 +7,6 @@ import (
 	"math"
 	"reflect"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/vektah/gqlparser/v2/ast"
 	"github.com/vektah/gqlparser/v2/parser"
@@ -288,7 +286,7 @@ func (w *walk) field(of schema.TypeID, g group) Node {
 	case t.Name == "Count" && parent == "QueryRoot":
 		n.Own = countPrice
 	case ok:
-		n.Own = price1(t)
+		n.Own = basePrice(t)
 	case hasFields(g.sets): // not in the schema: as an object would
 		n.Own = objectPrice
 	}
@@ -315,8 +313,8 @@ func (w *walk) target(of schema.TypeID, name string) (schema.TypeID, bool) {
 	return w.schema.Field(of, name)
 }
 
-// price1 is what one object, or whatever is in an interface's place, costs without what is in it.
-func price1(t *schema.Type) float64 {
+// basePrice is what one object, or whatever is in an interface's place, costs without what is in it.
+func basePrice(t *schema.Type) float64 {
 	switch t.Kind {
 	case schema.Object:
 		if price, ok := typePrices[t.Name]; ok {
@@ -388,7 +386,7 @@ func (w *walk) connection(n Node, of schema.TypeID, g group) Node {
 			w.miss(w.schema.Of(of).Name + "." + g.field.Name)
 			return
 		}
-		c := Node{Key: g.field.Alias, Field: g.field.Name, Times: 1, Type: w.schema.Of(target).Name, Own: price1(w.schema.Of(target))}
+		c := Node{Key: g.field.Alias, Field: g.field.Name, Times: 1, Type: w.schema.Of(target).Name, Own: basePrice(w.schema.Of(target))}
 		var sum float64
 		sum, c.Children = w.children(target, g.sets)
 		c.Total = c.Own + sum
@@ -490,98 +488,4 @@ func number(v any) int {
 		}
 	}
 	return 0
-}
-
-// Node is a field in the tree of what a query costs.
-type Node struct {
-	Key, Field string // the response key; the field's name
-	Type       string // the type behind lists; "" for a scalar
-	Own        float64
-	Page       int // of a connection: how many elements it is asked for
-	Times      int // how often the children count
-	Total      float64
-	Children   []*Node
-}
-
-// Explanation is the tree of what a query costs.
-type Explanation struct {
-	Requested int     // as Shopify would put it in requestedQueryCost
-	Sum       float64 // before it is rounded
-	Nodes     []*Node
-	Unknown   []string // types and fields that the schema does not have: guessed
-}
-
-// Explain says what a request costs, field by field, in a version of the Admin API (or the nearest of those that are known).
-//
-// Errors: ErrQuery.
-func Explain(version string, r Request) (Explanation, error) {
-	s, err := schema.Open(version)
-	if err != nil {
-		return Explanation{}, err
-	}
-	op, err := parse(r)
-	if err != nil {
-		return Explanation{}, err
-	}
-	return explain(s, op, r.Variables, true)
-}
-
-func explain(s *schema.Version, op operation, vars map[string]any, tree bool) (Explanation, error) {
-	w := walk{operation: op, schema: s, vars: vars, explain: tree}
-	sum, nodes := w.root()
-	return Explanation{Requested: round(sum), Sum: sum, Nodes: nodes, Unknown: w.unknown}, w.err
-}
-
-func round(sum float64) int { return max(1, int(math.Floor(sum+0.5))) }
-
-// String is the tree, a field a line, with what each costs.
-func (e Explanation) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d\n", e.Requested)
-	for _, n := range e.Nodes {
-		n.print(&b, 1)
-	}
-	for _, u := range e.Unknown {
-		fmt.Fprintf(&b, "not in the schema: %s\n", u)
-	}
-	return b.String()
-}
-
-func (n *Node) print(b *strings.Builder, depth int) {
-	if n.Total == 0 && len(n.Children) == 0 {
-		return // a scalar
-	}
-	fmt.Fprintf(b, "%s%s", strings.Repeat("  ", depth), n.Key)
-	if n.Key != n.Field {
-		fmt.Fprintf(b, ": %s", n.Field)
-	}
-	fmt.Fprintf(b, "  %s", strconv.FormatFloat(n.Total, 'g', -1, 64))
-	if n.Page > 0 {
-		fmt.Fprintf(b, " = %g + %d × …, %d asked for", n.Own, n.Times, n.Page)
-	} else if n.Own != n.Total {
-		fmt.Fprintf(b, " = %g + …", n.Own)
-	}
-	b.WriteByte('\n')
-	for _, c := range n.Children {
-		c.print(b, depth+1)
-	}
-}
-
-// Dearest is the path, by response keys, to what makes a query dear: down to where no child has more than half of its parent's cost, and back to the connection there, if there is one.
-func (e Explanation) Dearest() (path string, cost float64) {
-	var at string
-	nodes, times, total := e.Nodes, 1.0, e.Sum
-	cost = total
-	for connected := false; ; {
-		i := slices.IndexFunc(nodes, func(n *Node) bool { return times*n.Total*2 > total })
-		if i < 0 {
-			return path, cost
-		}
-		n := nodes[i]
-		at, total = strings.TrimPrefix(at+"."+n.Key, "."), times*n.Total
-		if n.Page > 0 || !connected {
-			path, cost, connected = at, total, connected || n.Page > 0
-		}
-		nodes, times = n.Children, times*float64(n.Times)
-	}
 }
