@@ -44,16 +44,31 @@ type introspection struct {
 	Data struct {
 		Schema struct {
 			Types []struct {
-				Kind   string `json:"kind"`
-				Name   string `json:"name"`
-				Fields []struct {
-					Name string  `json:"name"`
-					Type typeRef `json:"type"`
-				} `json:"fields"`
+				Kind          string    `json:"kind"`
+				Name          string    `json:"name"`
+				Fields        []value   `json:"fields"`
+				InputFields   []value   `json:"inputFields"`
+				EnumValues    []value   `json:"enumValues"`
+				Interfaces    []typeRef `json:"interfaces"`
 				PossibleTypes []typeRef `json:"possibleTypes"`
+				IsOneOf       bool      `json:"isOneOf"`
 			} `json:"types"`
+			Directives []struct {
+				Name      string   `json:"name"`
+				Args      []value  `json:"args"`
+				Locations []string `json:"locations"`
+			} `json:"directives"`
 		} `json:"__schema"`
 	} `json:"data"`
+}
+
+// value is a field, an argument or an enum's value.
+type value struct {
+	Name         string  `json:"name"`
+	Type         typeRef `json:"type"`
+	Args         []value `json:"args"`
+	DefaultValue *string `json:"defaultValue"`
+	IsDeprecated bool    `json:"isDeprecated"`
 }
 
 // typeOf is an object, interface or union of all versions. Scalars and enums cost nothing, and are left out.
@@ -121,7 +136,10 @@ func generate(dir string) error {
 			}
 		}
 	}
-	return write(order, types)
+	if err := write(order, types); err != nil {
+		return err
+	}
+	return writeSDL(schemas)
 }
 
 func read(file string, into *introspection) error {
@@ -184,6 +202,12 @@ func write(order []string, types []typeOf) error {
 			b = append(b, t.possible[p])
 		}
 	}
+	fmt.Fprintf(os.Stdout, "%d types, %d field names\n", len(order)-1, len(fieldNames))
+	return pack(out, b)
+}
+
+// pack compresses a table into its file.
+func pack(file string, b []byte) error {
 	var z bytes.Buffer
 	w, err := flate.NewWriter(&z, flate.BestCompression)
 	if err != nil {
@@ -195,6 +219,6 @@ func write(order []string, types []typeOf) error {
 	if err := w.Close(); err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stdout, "%s: %d types, %d field names, %d bytes, %d packed\n", out, len(order)-1, len(fieldNames), len(b), z.Len())
-	return os.WriteFile(out, z.Bytes(), 0o644) //nolint:gosec // for everybody to read
+	fmt.Fprintf(os.Stdout, "%s: %d bytes, %d packed\n", file, len(b), z.Len())
+	return os.WriteFile(file, z.Bytes(), 0o644) //nolint:gosec // for everybody to read
 }
