@@ -51,7 +51,7 @@ func benchCost(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) != 1 {
 		return errors.New("usage: bench cost FILE")
 	}
-	all, err := recordings(args[0])
+	all, err := readRecordings[recording](args[0])
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,8 @@ func benchCost(ctx context.Context, args []string, out io.Writer) error {
 	return printCosts(out, tallies, right, wrong)
 }
 
-func recordings(file string) ([]recording, error) {
+// readRecordings reads gzipped JSON lines.
+func readRecordings[T any](file string) ([]T, error) {
 	f, err := os.Open(file) //nolint:gosec // the one that it is told to read
 	if err != nil {
 		return nil, err
@@ -117,11 +118,11 @@ func recordings(file string) ([]recording, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	var all []recording
+	var all []T
 	lines := bufio.NewScanner(z)
 	lines.Buffer(nil, 64<<20)
 	for lines.Scan() {
-		var r recording
+		var r T
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			return nil, fmt.Errorf("%s, line %d: %w", file, len(all)+1, err)
 		}

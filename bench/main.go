@@ -34,6 +34,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	benchmarks := map[string]func(context.Context, []string, io.Writer) error{
 		"breaker":     benchBreaker,
 		"cost":        benchCost,
+		"replay":      benchReplay,
 		"idempotency": benchIdempotency,
 		"outage":      benchOutage,
 		"queue":       benchQueue,

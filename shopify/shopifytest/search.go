@@ -27,9 +27,6 @@ func filter(s *Shop, typ string, all []*object, in *input) ([]*object, error) {
 	q, _ := in.str("query")
 	p := searchParser{words: words(q)}
 	t, err := p.or()
-	if err == nil && len(p.words) > 0 {
-		err = coded("BAD_REQUEST", "the search query %q can't be read", q)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -141,10 +138,7 @@ func (p *searchParser) one() (term, error) {
 		return t, err
 	case word == "(":
 		t, err := p.or()
-		if err == nil && (len(p.words) == 0 || p.words[0] != ")") {
-			err = coded("BAD_REQUEST", "the search query lacks a closing parenthesis")
-		}
-		if err == nil {
+		if len(p.words) > 0 && p.words[0] == ")" { // one that is missing is no mistake to Shopify
 			p.words = p.words[1:]
 		}
 		return t, err

@@ -194,12 +194,7 @@ func rootKinds() map[string]kind {
 			plain: map[string]any{"definition": nil, "reference": nil, "references": nil, "key": nil, "namespace": nil, "type": nil, "value": nil, "ownerType": nil, "createdAt": nil, "updatedAt": nil, "owner": nil},
 			computed: identified(map[string]resolver{
 				"jsonValue": func(_ *execution, o *object, _ *input) (any, error) {
-					if t := o.str("type"); strings.HasPrefix(t, "list.") || slices.Contains([]string{"json", "boolean", "number_integer", "money", "dimension", "volume", "weight", "rating"}, t) {
-						if v := o.str("value"); json.Valid([]byte(v)) {
-							return json.RawMessage(v), nil
-						}
-					}
-					return o.str("value"), nil
+					return jsonValue(o.str("type"), o.str("value")), nil
 				},
 				"compareDigest": func(_ *execution, o *object, _ *input) (any, error) { return digest(o), nil },
 			}),
@@ -229,6 +224,28 @@ func metafield(x *execution, o *object, in *input) (any, error) {
 		return m, nil
 	}
 	return nil, nil
+}
+
+// jsonValue is a metafield's value as JSON: texts, times, references and decimal numbers as a text.
+func jsonValue(typ, v string) any {
+	element := strings.TrimPrefix(typ, "list.")
+	textual := strings.HasSuffix(element, "_reference") || slices.Contains([]string{"single_line_text_field", "multi_line_text_field", "string", "url", "color", "date", "date_time", "id", "language", "number_decimal"}, element)
+	switch {
+	case textual && element == typ, !json.Valid([]byte(v)):
+		return v
+	case element == "number_decimal":
+		var numbers []json.RawMessage
+		if err := json.Unmarshal([]byte(v), &numbers); err != nil {
+			return v
+		}
+		words := make([]string, len(numbers))
+		for i, n := range numbers {
+			words[i] = strings.Trim(string(n), `"`)
+		}
+		return words
+	default:
+		return json.RawMessage(v)
+	}
 }
 
 // namespace is the app's own, if none is given.
