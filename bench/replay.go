@@ -35,7 +35,7 @@ const (
 	unsupported         // the fake says that it can't
 	noSchema            // the recording's version is not in the tables, and the nearest lacks something
 	incomplete          // the recording lacks variables, or its answer is not that of its own query
-	wrong
+	mismatch
 )
 
 // benchReplay sends recorded requests to the fake shop and compares the answers.
@@ -48,7 +48,7 @@ func benchReplay(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	tally := map[string]*[mismatch + 1]int{}
-	why := map[outcome]map[string]int{unsupported: {}, noSchema: {}, incomplete: {}, wrong: {}}
+	why := map[outcome]map[string]int{unsupported: {}, noSchema: {}, incomplete: {}, mismatch: {}}
 	costs := map[string]*costReplay{}
 	for i := range all {
 		if err := ctx.Err(); err != nil {
@@ -272,7 +272,7 @@ func printReplay(out io.Writer, tally map[string]*[mismatch + 1]int, costs map[s
 			}
 			return strings.Compare(a, b)
 		})
-		fmt.Fprintf(out, "\n%s:\n", map[outcome]string{wrong: "wrong", noSchema: "no schema", incomplete: "incomplete recording", unsupported: "unsupported"}[o])
+		fmt.Fprintf(out, "\n%s:\n", map[outcome]string{mismatch: "wrong", noSchema: "no schema", incomplete: "incomplete recording", unsupported: "unsupported"}[o])
 		for _, r := range reasons[:min(len(reasons), 15)] {
 			fmt.Fprintf(out, "%6d  %s\n", why[o][r], r)
 		}

@@ -1,6 +1,9 @@
 package shopifytest
 
-import "strings"
+import (
+	"maps"
+	"strings"
+)
 
 func customerMutations() map[string]mutation {
 	return map[string]mutation{
@@ -79,8 +82,6 @@ func customerFields(x *execution, in *input, p *payload, old *object) func(*obje
 		p.reject("", "A name, phone number, or email address must be present")
 	}
 	return func(o *object) {
-		for k, v := range set {
-			o.f[k] = v
-		}
+		maps.Copy(o.f, set)
 	}
 }

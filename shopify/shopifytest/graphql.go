@@ -2,6 +2,7 @@ package shopifytest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -88,12 +89,10 @@ func (c *call) prepare(req request) (*execution, []*gqlError) {
 	}
 	doc, err := parser.ParseQueryWithTokenLimit(&ast.Source{Input: req.Query}, 100_000)
 	if err != nil {
-		e, ok := err.(*gqlerror.Error)
-		if !ok {
-			return nil, []*gqlError{coded("parseError", "%s", err)}
+		out := coded("parseError", "%s", err)
+		if e, ok := errors.AsType[*gqlerror.Error](err); ok {
+			out.Message, out.Locations = e.Message, fromParser(e).Locations
 		}
-		out := fromParser(e)
-		out.Extensions = map[string]any{"code": "parseError"}
 		return nil, []*gqlError{out}
 	}
 	if errs := validate(schema, doc); errs != nil {
@@ -106,7 +105,6 @@ func (c *call) prepare(req request) (*execution, []*gqlError) {
 	if op == nil {
 		return nil, []*gqlError{{Message: "An operation name is required"}}
 	}
-	deprecated := false
 	vars := plainNumbers(req.Variables).(map[string]any)
 	coerced, err := validator.VariableValues(schema, op, vars)
 	if err != nil {
@@ -128,7 +126,7 @@ func (c *call) prepare(req request) (*execution, []*gqlError) {
 	if e := x.support(root, op.SelectionSet); e != nil {
 		return nil, []*gqlError{e}
 	}
-	if deprecated = usesDeprecated(op.SelectionSet, 0); deprecated {
+	if usesDeprecated(op.SelectionSet, 0) {
 		c.w.Header().Set("X-Shopify-API-Deprecated-Reason", "https://shopify.dev/api/usage/versioning#deprecation-practices")
 	}
 	return x, nil

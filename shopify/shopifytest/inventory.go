@@ -28,7 +28,7 @@ func inventoryKinds() map[string]kind {
 					}
 					return len(x.shop.where("InventoryItem", "sku", o.str("sku"))) - 1, nil
 				},
-				"measurement": func(x *execution, o *object, _ *input) (any, error) {
+				"measurement": func(_ *execution, o *object, _ *input) (any, error) {
 					m := value("InventoryItemMeasurement", map[string]any{"weight": o.f["weight"]})
 					m.id = newGID("InventoryItemMeasurement", o.num)
 					return m, nil
@@ -58,7 +58,7 @@ func inventoryKinds() map[string]kind {
 				},
 				"deletable":   func(*execution, *object, *input) (any, error) { return false, nil },
 				"activatable": func(*execution, *object, *input) (any, error) { return true, nil },
-				"deactivatable": func(x *execution, o *object, _ *input) (any, error) {
+				"deactivatable": func(x *execution, _ *object, _ *input) (any, error) {
 					return len(x.shop.lists["Location"]) > 1, nil
 				},
 			}),
@@ -179,8 +179,8 @@ func (s *Shop) newLocation(id int64, name string) *object {
 	return s.put("Location", id, stamps(map[string]any{"name": name, "address": value("LocationAddress", map[string]any{})}))
 }
 
-// location_ is one by its ID, or the first.
-func location_(x *execution, _ *object, in *input) (any, error) {
+// oneLocation is one by its ID, or the first.
+func oneLocation(x *execution, _ *object, in *input) (any, error) {
 	id := in.id("id")
 	return cmp.Or(id, x.shop.lists["Location"][0].id), nil
 }

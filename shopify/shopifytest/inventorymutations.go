@@ -140,9 +140,7 @@ func inventoryChange(x *execution, in *input, p *payload, set bool) (func(), err
 		var done []*object
 		for _, c := range all {
 			names := []string{name}
-			if name == "available" {
-				names = append(names, "on_hand")
-			} else if name == "on_hand" {
+			if name == "available" || name == "on_hand" {
 				names = []string{"available", "on_hand"}
 			}
 			delta := c.to - c.level.quantity(name)

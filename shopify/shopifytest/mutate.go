@@ -48,9 +48,9 @@ func (p *payload) errorField() string {
 
 // keyed is what an idempotency key has led to.
 type keyed struct {
-	print   string
-	payload *payload
-	until   time.Time
+	fingerprint string
+	payload     *payload
+	until       time.Time
 }
 
 // keyRetention is how long a key is remembered (reported of shopify.dev's "implementing idempotency").
@@ -89,15 +89,15 @@ func (x *execution) mutate(f *ast.Field, in *input) (any, error) {
 	}
 	def := x.schema.Types[f.Definition.Type.Name()]
 	p := &payload{object: value(def.Name, map[string]any{"shop": x.shop.lists["Shop"][0]}), def: def}
-	print := ""
+	fingerprint := ""
 	if key != "" {
 		b, err := json.Marshal(in.m)
 		if err != nil {
 			return nil, err
 		}
-		print = f.Name + string(b)
+		fingerprint = f.Name + string(b)
 		if old, ok := x.app.keys[key]; ok && time.Now().Before(old.until) {
-			if old.print == print {
+			if old.fingerprint == fingerprint {
 				return old.payload.object, nil
 			}
 			p.reject("IDEMPOTENCY_KEY_PARAMETER_MISMATCH", "The same idempotency key cannot be used with different operation parameters.")
@@ -114,7 +114,7 @@ func (x *execution) mutate(f *ast.Field, in *input) (any, error) {
 	if len(p.rejected) == 0 {
 		apply()
 		if key != "" {
-			x.app.keys[key] = keyed{print, p, time.Now().Add(keyRetention)}
+			x.app.keys[key] = keyed{fingerprint, p, time.Now().Add(keyRetention)}
 		}
 	}
 	return p.answer(), nil
@@ -296,9 +296,9 @@ func (x *execution) metafieldInputs(in *input, owner *object, p *payload) func(*
 func metafieldsDelete(x *execution, in *input, p *payload) (func(), error) {
 	var gone, shown []*object
 	for _, m := range in.list("metafields") {
-		owner, key := m.id("ownerId"), ""
+		owner := m.id("ownerId")
 		namespace, _ := m.str("namespace")
-		key, _ = m.str("key")
+		key, _ := m.str("key")
 		old := x.shop.metafield(owner, namespace, key)
 		if old == nil {
 			shown = append(shown, nil)

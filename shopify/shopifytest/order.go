@@ -69,7 +69,7 @@ func orderKinds() map[string]kind {
 				"title": nil, "name": nil, "quantity": nil, "sku": nil, "variant": nil, "product": nil, "variantTitle": nil, "vendor": nil, "requiresShipping": nil, "taxable": true, "isGiftCard": false,
 				"customAttributes": []*object{}, "taxLines": []*object{}, "discountAllocations": []any{}, "duties": []any{}, "image": nil, "sellingPlan": nil, "lineItemGroup": nil, "contract": nil,
 			},
-			computed: identified(map[string]resolver{
+			computed: map[string]resolver{
 				"originalUnitPriceSet": bag(linePrice), "discountedUnitPriceSet": bag(linePrice), "discountedUnitPriceAfterAllDiscountsSet": bag(linePrice), "originalTotalSet": bag(lineTotal),
 				"discountedTotalSet": func(x *execution, o *object, in *input) (any, error) {
 					in.bool("withCodeDiscounts")
@@ -79,7 +79,7 @@ func orderKinds() map[string]kind {
 				"currentQuantity":     func(_ *execution, o *object, _ *input) (any, error) { return o.int("quantity"), nil },
 				"refundableQuantity":  func(_ *execution, o *object, _ *input) (any, error) { return o.int("quantity"), nil },
 				"unfulfilledQuantity": func(x *execution, o *object, _ *input) (any, error) { return x.shop.unfulfilled(o), nil },
-			}),
+			},
 		},
 		"ShippingLine": {
 			plain: map[string]any{"title": nil, "code": nil, "source": nil, "custom": false, "isRemoved": false, "carrierIdentifier": nil, "deliveryCategory": nil, "phone": nil, "taxLines": []*object{}, "discountAllocations": []any{},

@@ -1,6 +1,7 @@
 package shopifytest
 
 import (
+	"maps"
 	"time"
 )
 
@@ -37,9 +38,7 @@ func orderMutations() map[string]mutation {
 			}
 			metafields := x.metafieldInputs(c, o, p)
 			return func() {
-				for k, v := range set {
-					o.f[k] = v
-				}
+				maps.Copy(o.f, set)
 				metafields(o)
 				p.f["order"] = o
 				x.changed(o)
@@ -199,10 +198,7 @@ func orderCreate(x *execution, in *input, p *payload) (func(), error) {
 			"title": title, "code": orNil(code), "source": orNil(source), "originalPriceSet": bag, "discountedPriceSet": bag, "currentDiscountedPriceSet": bag,
 		}))
 	}
-	customer, err := x.orderCustomer(c, p)
-	if err != nil {
-		return nil, err
-	}
+	customer := x.orderCustomer(c, p)
 	claim := false
 	if o := in.object("options"); o != nil {
 		o.bool("sendReceipt")
@@ -218,9 +214,7 @@ func orderCreate(x *execution, in *input, p *payload) (func(), error) {
 	metafields := x.metafieldInputs(c, nil, p)
 	return func() {
 		o := x.shop.newOrder(0)
-		for k, v := range set {
-			o.f[k] = v
-		}
+		maps.Copy(o.f, set)
 		if who := customer(); who != nil {
 			o.f["customer"] = who.id
 			if o.f["email"] == nil {
@@ -318,24 +312,24 @@ func (x *execution) amount(in *input, p *payload, at []string) int64 {
 }
 
 // orderCustomer finds or makes an order's customer.
-func (x *execution) orderCustomer(in *input, p *payload) (func() *object, error) {
+func (x *execution) orderCustomer(in *input, p *payload) func() *object {
 	none := func() *object { return nil }
 	found := func(id gid, field ...string) func() *object {
 		o := x.have(p, "Customer", id, "Customer does not exist", "INVALID", field...)
 		return func() *object { return o }
 	}
 	if id, ok := in.str("customerId"); ok {
-		return found(gid(id), "order", "customerId"), nil
+		return found(gid(id), "order", "customerId")
 	}
 	c := in.object("customer")
 	if c == nil {
-		return none, nil
+		return none
 	}
 	if a := c.object("toAssociate"); a != nil {
 		if id, ok := a.str("id"); ok {
-			return found(gid(id), "order", "customer", "toAssociate", "id"), nil
+			return found(gid(id), "order", "customer", "toAssociate", "id")
 		}
-		return none, nil
+		return none
 	}
 	u := c.object("toUpsert")
 	set := map[string]any{}
@@ -363,11 +357,9 @@ func (x *execution) orderCustomer(in *input, p *payload) (func() *object, error)
 		if o == nil {
 			topic, o = "customers/create", x.shop.newCustomer(0)
 		}
-		for k, v := range set {
-			o.f[k] = v
-		}
+		maps.Copy(o.f, set)
 		x.shop.touch(o)
 		x.emit(topic, o)
 		return o
-	}, nil
+	}
 }

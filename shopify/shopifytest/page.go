@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -134,8 +135,6 @@ func (x *execution) connection(def *ast.Definition, c *conn, s selected, path []
 		edges[i] = value(edge, map[string]any{"node": o, "cursor": c.key(o).String()})
 	}
 	f := map[string]any{"nodes": items, "edges": edges, "pageInfo": value("PageInfo", info)}
-	for k, v := range c.more {
-		f[k] = v
-	}
+	maps.Copy(f, c.more)
 	return x.object(def, value(def.Name, f), s.sets, path)
 }

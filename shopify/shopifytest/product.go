@@ -61,8 +61,8 @@ func productKinds() map[string]kind {
 				"hasOutOfStockVariants": func(x *execution, o *object, _ *input) (any, error) {
 					return slices.ContainsFunc(x.shop.variants(o), func(v *object) bool { return x.shop.tracked(v) && x.shop.available(v) <= 0 }), nil
 				},
-				"priceRangeV2": func(x *execution, o *object, _ *input) (any, error) { return x.shop.priceRange(o), nil },
-				"collections":  nothing, "media": nothing, "images": nothing, "sellingPlanGroups": nothing, "bundleComponents": nothing,
+				"priceRangeV2":  func(x *execution, o *object, _ *input) (any, error) { return x.shop.priceRange(o), nil },
+				"defaultCursor": defaultCursor, "collections": nothing, "media": nothing, "images": nothing, "sellingPlanGroups": nothing, "bundleComponents": nothing,
 				"mediaCount":             func(*execution, *object, *input) (any, error) { return counted(0, 0), nil },
 				"sellingPlanGroupsCount": func(*execution, *object, *input) (any, error) { return counted(0, 0), nil },
 				"inCollection":           func(_ *execution, _ *object, in *input) (any, error) { in.id("id"); return false, nil },
@@ -72,7 +72,7 @@ func productKinds() map[string]kind {
 		"ProductPriceRangeV2": {plain: stored("minVariantPrice maxVariantPrice")},
 		"SelectedOption":      {plain: stored("name value optionValue")},
 		"ProductOption": {
-			plain: map[string]any{"name": nil, "position": nil, "linkedMetafield": nil, "product": nil},
+			plain: map[string]any{"name": nil, "position": nil, "linkedMetafield": nil},
 			computed: map[string]resolver{
 				"values": func(x *execution, o *object, _ *input) (any, error) {
 					var names []string
@@ -108,7 +108,7 @@ func productKinds() map[string]kind {
 				"availableForSale": func(x *execution, o *object, _ *input) (any, error) {
 					return !x.shop.tracked(o) || o.str("inventoryPolicy") == "CONTINUE" || x.shop.available(o) > 0, nil
 				},
-				"media": nothing, "sellingPlanGroups": nothing, "productVariantComponents": nothing,
+				"defaultCursor": defaultCursor, "media": nothing, "sellingPlanGroups": nothing, "productVariantComponents": nothing,
 				"sellingPlanGroupsCount": func(*execution, *object, *input) (any, error) { return counted(0, 0), nil },
 			}),
 		},
@@ -230,7 +230,7 @@ func (s *Shop) newVariant(id int64, p *object, values []string) *object {
 	for i, o := range p.f["options"].([]*object) {
 		known := o.f["optionValues"].([]*object)
 		v := known[0].str("name")
-		if values != nil {
+		if i < len(values) {
 			v = values[i]
 			s.addValue(o, v)
 		}

@@ -1,6 +1,7 @@
 package shopifytest
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 )
@@ -129,9 +130,7 @@ func productFields(x *execution, in *input, p *payload, old *object) func(*objec
 		set["seo"] = value("SEO", map[string]any{"title": orNil(title), "description": orNil(description)})
 	}
 	return func(o *object) {
-		for k, v := range set {
-			o.f[k] = v
-		}
+		maps.Copy(o.f, set)
 	}
 }
 
@@ -196,9 +195,7 @@ func variantFields(x *execution, in *input, p *payload, at []string) func(*objec
 		itemFields(x, i, item)
 	}
 	return func(v *object) {
-		for k, val := range set {
-			v.f[k] = val
-		}
+		maps.Copy(v.f, set)
 		x.setItem(v, item)
 		x.shop.touch(v)
 	}
@@ -238,9 +235,7 @@ func (x *execution) setItem(v *object, set map[string]any) {
 		return
 	}
 	item := x.shop.find(v.f["inventoryItem"].(gid))
-	for k, val := range set {
-		item.f[k] = val
-	}
+	maps.Copy(item.f, set)
 	v.f["sku"] = item.f["sku"]
 	x.shop.touch(item)
 }

@@ -98,18 +98,18 @@ func (p *searchParser) or() (term, error) {
 	if err != nil {
 		return t, err
 	}
-	any := []term{t}
+	some := []term{t}
 	for len(p.words) > 0 && p.words[0] == "OR" {
 		p.words = p.words[1:]
 		if t, err = p.and(); err != nil {
 			return t, err
 		}
-		any = append(any, t)
+		some = append(some, t)
 	}
-	if len(any) == 1 {
+	if len(some) == 1 {
 		return t, nil
 	}
-	return term{any: any}, nil
+	return term{any: some}, nil
 }
 
 func (p *searchParser) and() (term, error) {

@@ -53,7 +53,7 @@ type Server struct {
 	cfg     Config
 	sender  *webhooktest.Sender
 	sending sync.WaitGroup
-	ctx     context.Context // of what is sent
+	ctx     context.Context //nolint:containedctx // the life of what is sent
 	cancel  context.CancelFunc
 
 	mu    sync.Mutex
@@ -157,7 +157,7 @@ const (
 // RandomFaults has each fault happen with a probability. The same seed gives the same faults to the same sequence of requests.
 func RandomFaults(seed uint64, shares map[Fault]float64) func(*http.Request) Fault {
 	var mu sync.Mutex
-	rng := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // faults are no secret
+	rng := rand.New(rand.NewPCG(seed, 0))
 	return func(*http.Request) Fault {
 		mu.Lock()
 		defer mu.Unlock()
@@ -183,7 +183,7 @@ func (s *Server) RoundTrip(r *http.Request) (resp *http.Response, err error) {
 	if in.Body == nil {
 		in.Body = http.NoBody
 	}
-	defer in.Body.Close() //nolint:errcheck // it was only read
+	defer in.Body.Close()
 	defer func() {
 		if v := recover(); v != nil {
 			if e, ok := v.(error); !ok || !errors.Is(e, http.ErrAbortHandler) {

@@ -69,8 +69,11 @@ func owned(computed map[string]resolver) map[string]resolver {
 
 func identified(computed map[string]resolver) map[string]resolver {
 	computed["legacyResourceId"] = func(_ *execution, o *object, _ *input) (any, error) { return strconv.FormatInt(o.num, 10), nil }
-	computed["defaultCursor"] = func(_ *execution, o *object, _ *input) (any, error) { return (&conn{}).key(o).String(), nil }
 	return computed
+}
+
+func defaultCursor(_ *execution, o *object, _ *input) (any, error) {
+	return (&conn{}).key(o).String(), nil
 }
 
 // nothing is a connection that is always empty, because what would be in it can't be made here.
@@ -167,7 +170,7 @@ func rootKinds() map[string]kind {
 			"order": byID("Order"), "orders": all("Order"), "ordersCount": count("Order"),
 			"customer": byID("Customer"), "customerByIdentifier": customerByIdentifier, "customers": all("Customer"), "customersCount": count("Customer"),
 			"inventoryItem": byID("InventoryItem"), "inventoryItems": all("InventoryItem"), "inventoryLevel": byID("InventoryLevel"),
-			"location": location_, "locations": all("Location"), "locationsCount": count("Location"),
+			"location": oneLocation, "locations": all("Location"), "locationsCount": count("Location"),
 			"shop": func(x *execution, _ *object, _ *input) (any, error) { return x.shop.lists["Shop"][0], nil },
 			"node": func(x *execution, _ *object, in *input) (any, error) { return x.node(in.id("id")) },
 			"nodes": func(x *execution, _ *object, in *input) (any, error) {
@@ -181,7 +184,7 @@ func rootKinds() map[string]kind {
 				}
 				return all, nil
 			},
-			"publicApiVersions": func(x *execution, _ *object, _ *input) (any, error) { return apiVersions(), nil },
+			"publicApiVersions": func(*execution, *object, *input) (any, error) { return apiVersions(), nil },
 		}},
 		"ApiVersion": {plain: stored("displayName handle supported")},
 		"PageInfo":   {plain: stored("hasNextPage hasPreviousPage startCursor endCursor")},
@@ -310,11 +313,7 @@ func price(cents int64) string {
 
 // decimal writes an amount as Decimal does: at least one place.
 func decimal(cents int64) string {
-	if p := price(cents); strings.HasSuffix(p, "0") {
-		return p[:len(p)-1]
-	} else {
-		return p
-	}
+	return strings.TrimSuffix(price(cents), "0")
 }
 
 var markup = regexp.MustCompile(`<[^>]*>`)

@@ -1,6 +1,7 @@
 package shopifytest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -29,7 +30,7 @@ func validate(schema *ast.Schema, doc *ast.QueryDocument) []*gqlError {
 	r := rules.NewDefaultRules()
 	r.ReplaceRule("FieldsOnCorrectType", func(on *validator.Events, add validator.AddErrFunc) {
 		on.OnField(func(_ *validator.Walker, f *ast.Field) {
-			if f.ObjectDefinition != nil && f.Definition == nil {
+			if f.ObjectDefinition != nil && !f.ObjectDefinition.IsLeafType() && f.Definition == nil {
 				typ := f.ObjectDefinition.Name
 				add(core.Message("Field '%s' doesn't exist on type '%s'", f.Name, typ), core.At(f.Position), extension("code", "undefinedField", "typeName", typ, "fieldName", f.Name))
 			}
@@ -134,7 +135,7 @@ func fromParser(e *gqlerror.Error) *gqlError {
 
 // badVariable says what is wrong with a request's variables.
 func badVariable(op *ast.OperationDefinition, vars map[string]any, err error) *gqlError {
-	e, ok := err.(*gqlerror.Error)
+	e, ok := errors.AsType[*gqlerror.Error](err)
 	if !ok || len(e.Path) < 2 {
 		return coded("INVALID_VARIABLE", "%s", err)
 	}

@@ -273,7 +273,9 @@ func (s *Shop) restOrder(o *object) map[string]any {
 	}
 	m["note_attributes"] = attrs
 	if c, ok := o.f["customer"].(gid); ok && s.find(c) != nil {
-		m["customer"] = s.restCustomer(s.find(c))
+		who := s.restCustomer(s.find(c))
+		delete(who, "addresses")
+		m["customer"] = who
 	}
 	lines := []any{}
 	for _, l := range s.where("LineItem", "order", o.id) {
