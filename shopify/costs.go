@@ -16,18 +16,22 @@ import (
 // MaxCost is what one query may cost on any plan; Shopify refuses a dearer one before it runs it (shopify.dev/docs/api/usage/limits).
 const MaxCost = 1000
 
-// ErrTooExpensive says that a query costs more than MaxCost: it can't be sent, now or later. The error is a *CostError.
+// ErrTooExpensive says that a query costs more than MaxCost, or than the shop's bucket holds: it can't be sent, now or later. The error is a *CostError.
 var ErrTooExpensive = errors.New("shopify: query too expensive")
 
 // CostError is an ErrTooExpensive, and Permanent.
 type CostError struct {
 	Requested int    // what the query costs
-	Path      string // the field that costs most of it, by response keys: products.nodes.variants
+	Most      int    // what it may cost: MaxCost, or the size of a smaller bucket
+	Path      string // the field that costs most of it, by response keys: products.nodes.variants; "" where that was not looked for
 	Cost      int    // of that field
 }
 
 func (e *CostError) Error() string {
-	return fmt.Sprintf("shopify: the query costs %d and may cost %d; %s is %d of it: ask for fewer elements there, or in several queries", e.Requested, MaxCost, e.Path, e.Cost)
+	if e.Path == "" {
+		return fmt.Sprintf("shopify: the call costs %d and may cost %d: ask for less, or in several calls", e.Requested, e.Most)
+	}
+	return fmt.Sprintf("shopify: the query costs %d and may cost %d; %s is %d of it: ask for fewer elements there, or in several queries", e.Requested, e.Most, e.Path, e.Cost)
 }
 
 // Unwrap returns ErrTooExpensive.
@@ -115,7 +119,7 @@ func (c *Costs) tooExpensive(p *plan, r Request, cost int) error {
 		return err
 	}
 	path, most := e.Dearest()
-	return &CostError{Requested: cost, Path: path, Cost: round(most)}
+	return &CostError{Requested: cost, Most: MaxCost, Path: path, Cost: round(most)}
 }
 
 // plan finds or makes the plan of a query.
