@@ -245,7 +245,8 @@ func (c *call) list(name string, items []*object, q url.Values) (int, any) {
 		if f := q.Get("fields"); f != "" {
 			v.Set("fields", f)
 		}
-		return fmt.Sprintf("<https://%s%s?%s>; rel=%q", c.shop.Domain, c.r.URL.Path, v.Encode(), rel)
+		path := strings.TrimPrefix(c.r.URL.Path, "/"+c.shop.Domain) // Shopify's has no shop in it
+		return fmt.Sprintf("<https://%s%s?%s>; rel=%q", c.shop.Domain, path, v.Encode(), rel)
 	}
 	var links []string
 	if start > 0 && len(page) > 0 {

@@ -516,6 +516,8 @@ func TestREST(t *testing.T) {
 		u, err := url.Parse(link(resp, "next"))
 		require.NoError(t, err)
 		require.Equal(t, "3", u.Query().Get("limit"))
+		resp, _ = get("https://localhost/example.myshopify.com/admin/api/2026-04/products.json?limit=3")
+		require.Regexp(t, `^https://example\.myshopify\.com/admin/api/2026-04/products\.json\?`, link(resp, "next"))
 
 		resp, _ = get("products/1.json")
 		require.Equal(t, http.StatusNotFound, resp.StatusCode)
