@@ -21,6 +21,12 @@ works_cc() {
 		printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | $(go env CC) -x c -o /dev/null - >/dev/null 2>&1
 }
 
+# The JavaScript packages need Node.js 20; npm comes with brew's, and apart from Debian's.
+works_node() {
+	command -v npm >/dev/null 2>&1 &&
+		node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' >/dev/null 2>&1
+}
+
 need() {
 	have "$1" && return
 	if [ "$(uname)" = Darwin ]; then

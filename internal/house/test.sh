@@ -7,6 +7,7 @@ root=$PWD
 
 need cc "gcc libc6-dev" "" "race detector"
 need redis-server redis-server redis "Redis"
+need node "nodejs npm" node "the official JavaScript packages"
 
 race=()
 export CGO_ENABLED=0
