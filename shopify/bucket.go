@@ -36,8 +36,9 @@ type bucket struct {
 }
 
 const (
-	// marginFades is the time in which half of the margin goes, and maxMargin its share of the size.
+	// marginFades is the time in which half of the margin goes; minMargin and maxMargin are shares of the size.
 	marginFades = 30 * time.Second
+	minMargin   = 0.02
 	maxMargin   = 0.25
 	// almostFull is the share of the size from which any call may go, whatever is kept free.
 	almostFull = 0.95
@@ -55,7 +56,7 @@ func (b *bucket) advance(now time.Duration) {
 	b.at = max(b.at, now)
 	b.left = min(b.left, b.size-b.underWay)
 	if d := (now - b.marginAt).Seconds(); d > 0 {
-		b.margin *= math.Exp2(-d / marginFades.Seconds())
+		b.margin = max(b.margin*math.Exp2(-d/marginFades.Seconds()), minMargin*b.size)
 		b.marginAt = now
 	}
 }
@@ -102,34 +103,30 @@ func (b *bucket) soonest(cost, keep float64) time.Duration {
 
 // settle notes a call's answer.
 func (b *bucket) settle(g Grant, cost float64, a Answer, now time.Duration) {
-	if b.probes > 0 {
-		b.probes--
-	}
-	b.underWay = max(0, b.underWay-cost)
-	if a.Actual < 0 { // it says nothing
-		a.Actual = cost
-	}
-	actual := min(a.Actual, cost)
-	refund := cost - actual
-	spent, refunded := b.spent-g.Spent, b.refunded-g.Refunded
-	b.spent += actual
-	b.refunded += refund
-	b.left += refund
-	if a.Size <= 0 {
-		return
-	}
-	b.asked, b.taken = b.asked*fading+cost, b.taken*fading+actual
-	lower := a.Left - b.underWay - spent
-	upper := a.Left + refunded + a.Rate*max(0, (now-g.At).Seconds())
-	if g.Epoch != b.epoch { // nobody knows what was under way with it
-		lower, upper = math.Inf(-1), a.Left
+	lower, upper := math.Inf(-1), a.Left // nobody knows what was under way with it
+	if g.Epoch == b.epoch {
+		if a.Actual < 0 { // the answer does not say
+			a.Actual = cost
+		}
+		actual := min(a.Actual, cost)
+		b.probes = max(0, b.probes-1)
+		b.underWay = max(0, b.underWay-cost)
+		b.left += cost - actual
+		lower = a.Left - b.underWay - (b.spent - g.Spent)
+		upper = a.Left + (b.refunded - g.Refunded) + a.Rate*max(0, (now-g.At).Seconds())
+		b.spent += actual
+		b.refunded += cost - actual
+		if a.Size > 0 {
+			b.asked, b.taken = b.asked*fading+cost, b.taken*fading+actual
+		}
 	}
 	switch {
+	case a.Size <= 0:
+		return
 	case !b.known:
 		b.known, b.left = true, a.Left-b.underWay
 	case b.left > upper:
 		b.margin = min(max(b.margin, b.left-upper), maxMargin*a.Size)
-		b.marginAt = now
 		b.left = upper
 	case b.left < lower:
 		b.left = lower

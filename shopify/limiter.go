@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 )
@@ -85,7 +86,9 @@ func NewLimiter(cfg LimiterConfig) (*Limiter, error) {
 	if cfg.Buckets == nil {
 		cfg.Buckets = NewLocal()
 	}
-	return &Limiter{buckets: cfg.Buckets, cfg: cfg}, nil
+	l := &Limiter{buckets: cfg.Buckets, cfg: cfg}
+	l.last.Store(rand.Uint64()) //nolint:gosec // other Limiters over the same Buckets begin elsewhere
+	return l, nil
 }
 
 type interactiveKey struct{}

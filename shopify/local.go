@@ -22,7 +22,7 @@ type Buckets interface {
 
 // Call is a call that wants to go.
 type Call struct {
-	ID          uint64  // one that no other call of this process has
+	ID          uint64  // one that no other call has, of this process to these Buckets
 	Cost        float64 // requested
 	Interactive bool
 	Keep        float64 // the share of the bucket that it has to leave to interactive calls
