@@ -16,11 +16,11 @@ import (
 
 // Request is a GraphQL request to the Admin API.
 type Request struct {
-	Query string
+	Query string `json:"query"`
 	// Variables are as encoding/json has them: numbers of any kind, bools, strings, slices, and objects as map[string]any.
-	Variables map[string]any
+	Variables map[string]any `json:"variables,omitempty"`
 	// OperationName names the operation that is executed, where Query has several.
-	OperationName string
+	OperationName string `json:"operationName,omitempty"`
 }
 
 // ErrQuery says that a query can't be read, or names no operation.

@@ -62,6 +62,22 @@ type plan struct {
 	bearing  []string       // the variables that bear on the cost
 	lists    []string       // of these, those in which the length of some list does
 	variants map[string]int // by those
+
+	repeatable bool // a query, or a mutation that is idempotent in each of its fields
+}
+
+// operationName is the operation's, "" if it has none.
+func (p *plan) operationName() string { return p.op.Name }
+
+// isRepeatable says whether a set's fields may all be asked for again: those of a query, and of a mutation those that have a key. A fragment may hide others.
+func isRepeatable(op *ast.OperationDefinition) bool {
+	if op.Operation == ast.Query {
+		return true
+	}
+	return !slices.ContainsFunc(op.SelectionSet, func(s ast.Selection) bool {
+		f, ok := s.(*ast.Field)
+		return !ok || f.Directives.ForName("idempotent") == nil
+	})
 }
 
 // NewCosts makes Costs for a version of the Admin API, such as 2026-04. Of one that it does not know it takes the next older one.
@@ -77,10 +93,15 @@ func NewCosts(version string) (*Costs, error) {
 //
 // Errors: ErrQuery; ErrTooExpensive, which names the path that costs most.
 func (c *Costs) Of(r Request) (int, error) {
+	cost, _, err := c.of(r)
+	return cost, err
+}
+
+func (c *Costs) of(r Request) (int, *plan, error) {
 	var room [128]byte
 	p, err := c.plan(r)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	key := p.key(room[:0], r.Variables)
 	c.mu.Lock()
@@ -89,15 +110,15 @@ func (c *Costs) Of(r Request) (int, error) {
 	if !ok {
 		e, err := explain(c.schema, p.operation, r.Variables, false)
 		if err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		cost = e.Requested
 		c.remember(p, key, cost)
 	}
 	if cost > MaxCost {
-		return cost, c.tooExpensive(p, r, cost)
+		return cost, p, c.tooExpensive(p, r, cost)
 	}
-	return cost, nil
+	return cost, p, nil
 }
 
 // Learn notes the requestedQueryCost of an answer: from then on it is the cost of that request, and of those that differ in no variable that bears on it.
@@ -143,7 +164,7 @@ func (c *Costs) plan(r Request) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p = &plan{operation: op, variants: map[string]int{}}
+	p = &plan{operation: op, variants: map[string]int{}, repeatable: isRepeatable(op.op)}
 	p.scan(op.op.SelectionSet)
 	for _, f := range op.doc.Fragments {
 		p.scan(f.SelectionSet)

@@ -87,7 +87,7 @@ func NewLimiter(cfg LimiterConfig) (*Limiter, error) {
 		cfg.Buckets = NewLocal()
 	}
 	l := &Limiter{buckets: cfg.Buckets, cfg: cfg}
-	l.last.Store(rand.Uint64()) //nolint:gosec // other Limiters over the same Buckets begin elsewhere
+	l.last.Store(rand.Uint64()) // other Limiters over the same Buckets begin elsewhere
 	return l, nil
 }
 
@@ -134,6 +134,9 @@ func (l *Limiter) Reserve(ctx context.Context, name string, cost float64) (*Rese
 // askAgain is when Buckets that failed are asked again.
 const askAgain = 100 * time.Millisecond
 
+// beforeEnd is how long before a context's deadline a call gives up waiting, so that it can still say when there will be quota.
+const beforeEnd = 5 * time.Millisecond
+
 // wait waits for the call's turn.
 func (r *Reservation) wait(ctx context.Context, turn Turn, err error) error {
 	begun := time.Now()
@@ -142,7 +145,7 @@ func (r *Reservation) wait(ctx context.Context, turn Turn, err error) error {
 		until = begun.Add(r.l.cfg.MaxWait)
 	}
 	if d, ok := ctx.Deadline(); ok && (until.IsZero() || d.Before(until)) {
-		until = d
+		until = d.Add(-beforeEnd)
 	}
 	hints, stop := r.l.buckets.Hints(r.call)
 	defer stop()

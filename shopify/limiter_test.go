@@ -152,8 +152,9 @@ func (d *drain) run(t *testing.T, workers, interactive int, beside func(ctx cont
 	}
 	for i, l := range d.limiters {
 		for j := range workers {
+			rng := rand.New(rand.NewPCG(uint64(i), uint64(j)))
 			wg.Go(func() {
-				if err := d.worker(ctx, l, j < interactive, rand.New(rand.NewPCG(uint64(i), uint64(j))), costs); err != nil {
+				if err := d.worker(ctx, l, j < interactive, rng, costs); err != nil {
 					t.Error(err)
 				}
 			})

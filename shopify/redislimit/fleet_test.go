@@ -80,7 +80,7 @@ func fleetMember(url, addr string) error {
 		out member
 		wg  sync.WaitGroup
 	)
-	started := time.Now()
+	started, client := time.Now(), &http.Client{}
 	for i := range 16 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
@@ -90,7 +90,7 @@ func fleetMember(url, addr string) error {
 					case <-ctx.Done():
 					}
 				}
-				waited, throttled, err := fleetCall(ctx, limiter, costs, url, i < 4)
+				waited, throttled, err := fleetCall(ctx, client, limiter, costs, url, i < 4)
 				if err != nil {
 					continue // the end, or a Redis that is away
 				}
@@ -111,7 +111,7 @@ func fleetMember(url, addr string) error {
 	return json.NewEncoder(os.Stdout).Encode(out)
 }
 
-func fleetCall(ctx context.Context, limiter *shopify.Limiter, costs *shopify.Costs, url string, interactive bool) (waited time.Duration, throttled int, err error) {
+func fleetCall(ctx context.Context, client *http.Client, limiter *shopify.Limiter, costs *shopify.Costs, url string, interactive bool) (waited time.Duration, throttled int, err error) {
 	query := fleetQueries[rand.IntN(len(fleetQueries))]
 	cost, err := costs.Of(shopify.Request{Query: query})
 	if err != nil {
@@ -130,12 +130,12 @@ func fleetCall(ctx context.Context, limiter *shopify.Limiter, costs *shopify.Cos
 	if err != nil {
 		return 0, 0, err
 	}
-	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodPost, url, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodPost, url, bytes.NewReader(body)) //nolint:gosec // this test's
 	if err != nil {
 		return 0, 0, err
 	}
 	req.Header.Set("X-Shopify-Access-Token", "token")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req) //nolint:gosec // this test's
 	if err != nil {
 		return 0, 0, errors.Join(err, r.Lost(ctx))
 	}
@@ -174,19 +174,23 @@ type fleet struct {
 
 // P9: "The quota is never overrun. The client knows what a query costs before it sends it, shares the shop's bucket with every other process, and keeps it busy without a throttled
 // answer."
+//
+//nolint:paralleltest // it measures: one fleet at a time
 func TestP9EightProcessesShareABucket(t *testing.T) {
 	fast := shopifytest.Plan{Points: 2000, PointsPerSecond: 1000, Calls: 1, CallsPerSecond: 1}
 	for _, c := range []struct {
 		name   string
-		rate   float64 // for us, at the end
+		rate   float64                      // for us, at the end
 		beside func(t *testing.T, f *fleet)
 	}{
 		{"alone", 1000, nil},
 		{"a process is killed", 1000, func(t *testing.T, f *fleet) {
+			t.Helper()
 			time.Sleep(time.Second)
 			require.NoError(t, f.members[3].Process.Kill())
 		}},
 		{"Redis is killed and has forgotten all", 1000, func(t *testing.T, f *fleet) {
+			t.Helper()
 			time.Sleep(time.Second)
 			require.NoError(t, f.redis.Kill()) // it kept nothing on disk
 			require.NoError(t, f.redis.Start())
@@ -196,6 +200,7 @@ func TestP9EightProcessesShareABucket(t *testing.T) {
 			f.fake.Shop(fleetShop).SetPlan(shopifytest.Plan{Points: 4000, PointsPerSecond: 2000, Calls: 1, CallsPerSecond: 1})
 		}},
 		{"a stranger takes a third", 1000 * 2 / 3.0, func(t *testing.T, f *fleet) {
+			t.Helper()
 			go func() {
 				for t.Context().Err() == nil {
 					time.Sleep(30 * time.Millisecond)
@@ -245,7 +250,7 @@ func startFleet(t *testing.T, plan shopifytest.Plan) *fleet {
 	t.Cleanup(api.Close)
 	f := &fleet{fake: fake, redis: redistest.Start(t), started: time.Now()}
 	for range 8 {
-		cmd := exec.Command(os.Args[0])
+		cmd := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // this test
 		cmd.Env = append(os.Environ(), "REDISLIMIT_FLEET_URL="+api.URL+"/admin/api/2026-04/graphql.json", "REDISLIMIT_FLEET_REDIS="+f.redis.Addr)
 		cmd.Stderr = os.Stderr
 		in, err := cmd.StdinPipe()
