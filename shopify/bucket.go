@@ -39,7 +39,7 @@ const (
 	// marginFades is the time in which half of the margin goes; minMargin and maxMargin are shares of the size.
 	marginFades = 30 * time.Second
 	minMargin   = 0.02
-	maxMargin   = 0.25
+	maxMargin   = 0.05
 	// almostFull is the share of the size from which any call may go, whatever is kept free.
 	almostFull = 0.95
 	// fading is what is left of older costs with each answer.
@@ -137,9 +137,6 @@ func (b *bucket) settle(g Grant, cost float64, a Answer, now time.Duration) {
 
 // lose gives a call up whose answer will not come: it has cost what it might have.
 func (b *bucket) lose(cost float64) {
-	if b.probes > 0 {
-		b.probes--
-	}
 	b.underWay = max(0, b.underWay-cost)
 	b.spent += cost
 }

@@ -111,7 +111,7 @@ func TestQueryOverTheLimitIsRefusedWithItsDearestPath(t *testing.T) {
 		require.ErrorIs(t, err, shopify.ErrTooExpensive)
 		c, ok := errors.AsType[*shopify.CostError](err)
 		require.True(t, ok)
-		require.Equal(t, shopify.CostError{Requested: 1 + 2 + 11*(1+2+11*(1+2+11)), Path: "all.nodes.variants.nodes.metafields", Cost: 11 * 11 * 13}, *c)
+		require.Equal(t, shopify.CostError{Most: 1000, Requested: 1 + 2 + 11*(1+2+11*(1+2+11)), Path: "all.nodes.variants.nodes.metafields", Cost: 11 * 11 * 13}, *c)
 		require.True(t, c.Permanent())
 		require.ErrorContains(t, err, "all.nodes.variants.nodes.metafields is 1573 of it")
 	}

@@ -163,7 +163,7 @@ func (r *Reservation) wait(ctx context.Context, turn Turn, err error) error {
 		case turn.Granted:
 			return nil
 		}
-		if !until.IsZero() && now.Add(turn.After).After(until) {
+		if !until.IsZero() && !now.Add(turn.After).Before(until) {
 			r.leave(ctx)
 			return &QuotaError{Shop: r.name, Cost: r.call.Cost, After: max(turn.After, askAgain), Cause: err}
 		}

@@ -212,7 +212,7 @@ func TestP9TheQuotaIsNeverOverrunAndKeptBusy(t *testing.T) {
 	}{
 		"alone":          {rate: 100},
 		"answers lost":   {rate: 100, lost: 0.02},
-		"a larger plan":  {rate: 0.4*100 + 0.6*1000, beside: planAt(30*time.Second, shopifytest.Plus)},
+		"a larger plan":  {rate: (20*100 + 30*1000 + 0.88*18000) / 50.0, beside: planAt(30*time.Second, shopifytest.Plus)},
 		"a smaller plan": {rate: 0.4*100 + 0.6*50, throttled: 8, share: 0.9, beside: planAt(30*time.Second, shopifytest.Plan{Points: 1000, PointsPerSecond: 50, Calls: 1, CallsPerSecond: 1})},
 		"a stranger":     {rate: 100 * 2 / 3.0, beside: stranger},
 	} {

@@ -232,6 +232,7 @@ func (l *Local) Settle(_ context.Context, name string, c Call, g Grant, a Answer
 	now := time.Since(l.start)
 	b := l.get(name, now)
 	if a.Lost {
+		b.probes = max(0, b.probes-1) // another may ask
 		b.lost = append(b.lost, lostCall{c.Cost, now + lostAfter})
 		return nil
 	}

@@ -39,7 +39,7 @@ var fleetQueries = []string{
 }
 
 // warmUp is how long it takes until a new fleet knows its bucket, and has used up what was in it; what happens to it happens then.
-const warmUp = 3 * time.Second
+const warmUp = 5 * time.Second
 
 // member is what a process of the fleet reports.
 type member struct {
@@ -180,7 +180,7 @@ func TestP9EightProcessesShareABucket(t *testing.T) {
 	fast := shopifytest.Plan{Points: 2000, PointsPerSecond: 1000, Calls: 1, CallsPerSecond: 1}
 	for _, c := range []struct {
 		name   string
-		rate   float64                      // for us, at the end
+		rate   float64 // for us, at the end
 		beside func(t *testing.T, f *fleet)
 	}{
 		{"alone", 1000, nil},

@@ -38,12 +38,12 @@ local function expire()
   b.ends = 0
   local all = redis.call('HGETALL', way)
   for i = 1, #all, 2 do
-    local c, _, _, _, ends = struct.unpack('<ddddd', all[i + 1])
+    local c, _, _, _, ends, probe = struct.unpack('<dddddd', all[i + 1])
     if ends <= now then
       redis.call('HDEL', way, all[i])
       b.way = math.max(0, b.way - c)
       b.spent = b.spent + c
-      b.probes = math.max(0, b.probes - 1)
+      b.probes = math.max(0, b.probes - probe)
     elseif b.ends == 0 or ends < b.ends then
       b.ends = ends
     end
@@ -139,7 +139,7 @@ local function text(n) return string.format('%.17g', n) end
 local function take()
   local old = redis.call('HGET', way, id)
   if old then -- its answer was lost
-    local _, at, spent, refunded = struct.unpack('<ddddd', old)
+    local _, at, spent, refunded = struct.unpack('<dddddd', old)
     return { 1, text(b.epoch), text(at), text(spent), text(refunded), text(b.size), '0', '0' }
   end
   local mine, other = head(class), head(3 - class)
@@ -155,12 +155,12 @@ local function take()
   end
   if may then
     leave()
-    local ends = now + lease
+    local ends, probe = now + lease, 0
     if b.known == 0 then
-      ends = now + math.min(lease, PROBE)
+      ends, probe = now + math.min(lease, PROBE), 1
       b.probes = b.probes + 1
     end
-    redis.call('HSET', way, id, struct.pack('<ddddd', cost, now, b.spent, b.refunded, ends))
+    redis.call('HSET', way, id, struct.pack('<dddddd', cost, now, b.spent, b.refunded, ends, probe))
     redis.call('PEXPIRE', way, TTL)
     if b.ends == 0 or ends < b.ends then b.ends = ends end
     local grant = { 1, text(b.epoch), text(now), text(b.spent), text(b.refunded), text(b.size), '0', '0' }
@@ -225,7 +225,7 @@ local function settle()
       b.known = 1
       b.left = left - b.way
     elseif b.left > upper then
-      b.margin = math.min(math.max(b.margin, b.left - upper), 0.25 * size)
+      b.margin = math.min(math.max(b.margin, b.left - upper), 0.05 * size)
       b.left = upper
     elseif b.left < lower then
       b.left = lower
@@ -246,8 +246,9 @@ elseif op == 'settle' then
 elseif op == 'lost' then -- it may still arrive
   local old = redis.call('HGET', way, id)
   if old then
-    local c, at, spent, refunded = struct.unpack('<ddddd', old)
-    redis.call('HSET', way, id, struct.pack('<ddddd', c, at, spent, refunded, now + LOST))
+    local c, at, spent, refunded, _, probe = struct.unpack('<dddddd', old)
+    redis.call('HSET', way, id, struct.pack('<dddddd', c, at, spent, refunded, now + LOST, 0))
+    b.probes = math.max(0, b.probes - probe) -- another may ask
     if b.ends == 0 or now + LOST < b.ends then b.ends = now + LOST end
   end
 else -- leave: also if it was let go in the moment that nobody waited any more
