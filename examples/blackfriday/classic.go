@@ -33,6 +33,12 @@ func newClassic(ctx context.Context, set settings) (http.Handler, func() error, 
 			Shop: r.Header.Get("X-Shopify-Shop-Domain"), Subject: subjectOf(body),
 			Stock: stockOf(body),
 		}
+		if topic == "orders/create" {
+			if err := systems.ask(context.WithoutCancel(r.Context()), set.Scale, in.Shop, in.Subject); err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+		}
 		for _, system := range steps[topic] {
 			// Shopify hanging up does not undo what was begun: the work goes on, as it does in most handlers.
 			if err := systems.do(context.WithoutCancel(r.Context()), system, in, ""); err != nil {

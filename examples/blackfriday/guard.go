@@ -7,6 +7,7 @@ import (
 	"github.com/breakwater-go/breakwater/breaker"
 	"github.com/breakwater-go/breakwater/idempotency"
 	"github.com/breakwater-go/breakwater/queue"
+	"github.com/breakwater-go/breakwater/shopify"
 	"github.com/breakwater-go/breakwater/webhook"
 	"github.com/breakwater-go/breakwater/webhook/enqueue"
 )
@@ -33,18 +34,23 @@ type told struct {
 type guard struct {
 	keeper  *idempotency.Keeper
 	systems *client
+	shops   *shopify.Client
 	step    func(next call, between bool) error       // asked before each step; nil if nobody is
 	own     func(ctx context.Context, own call) error // the database, in the transaction that completes the job; nil if it is a system like the others
 	steps   map[string]func(ctx context.Context, in task) error
 	latest  func(ctx context.Context, in task) error
 }
 
-func newGuard(set settings, store idempotency.Store) (*guard, error) {
+func newGuard(set settings, store idempotency.Store, buckets shopify.Buckets) (*guard, error) {
 	keeper, err := idempotency.New(store, idempotency.Config{Lease: lease(set.Scale)})
 	if err != nil {
 		return nil, err
 	}
-	g := &guard{keeper: keeper, systems: newClient(set.URL), steps: map[string]func(context.Context, task) error{}}
+	shops, err := newShops(set, buckets)
+	if err != nil {
+		return nil, err
+	}
+	g := &guard{keeper: keeper, systems: newClient(set.URL), shops: shops, steps: map[string]func(context.Context, task) error{}}
 	for system := range forecast {
 		b, err := breaker.New(system, breakerConfig(set.options))
 		if err != nil {
@@ -97,6 +103,11 @@ type stock struct {
 
 // work takes the steps of a job. Where the database is in the same place as the queue, its turn is last, in the transaction that completes the job.
 func (g *guard) work(ctx context.Context, in task) error {
+	if in.Topic == "orders/create" {
+		if err := g.read(ctx, in); err != nil {
+			return err
+		}
+	}
 	for _, system := range steps[in.Topic] {
 		if g.own != nil && system == "database" {
 			continue

@@ -32,7 +32,7 @@ func hired(raw string) error {
 	if err != nil {
 		return err
 	}
-	g, err := newGuard(set, h.store)
+	g, err := newGuard(set, h.store, h.quota)
 	if err != nil {
 		return err
 	}

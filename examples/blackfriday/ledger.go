@@ -37,6 +37,11 @@ type ledger struct {
 
 	Down map[string]int `json:"calls_while_down"` // calls that reached a system while it failed
 
+	AdminCalls  int     `json:"admin_calls"`     // requests to the shops' Admin API
+	AdminPoints float64 `json:"admin_points"`    // of quota that they have used
+	Throttled   int     `json:"admin_throttled"` // of them, those that found too little of it
+	Strangers   bool    `json:"admin_strangers"` // the workers are processes that can't share the quota: no Redis
+
 	// Under -kill:
 	Kill        bool   `json:"kill,omitempty"`
 	ServerKills int    `json:"server_kills,omitempty"`
@@ -138,6 +143,8 @@ func (s *side) ledger() ledger {
 	l.Reordered = s.reordered(began)
 	l.Abandoned = s.abandoned(effects)
 	l.Down = s.systems.reached()
+	admin := s.systems.asked(s.truth)
+	l.AdminCalls, l.AdminPoints, l.Throttled, l.Strangers = admin.Requests, admin.Points, admin.Throttled, s.o.Kill && s.o.Redis == ""
 	return l
 }
 
@@ -388,6 +395,9 @@ func report(out io.Writer, classic, breakwater ledger) {
 	for _, system := range slices.Sorted(maps.Keys(forecast)) {
 		row("calls to the "+system+" while it was down", count(func(l ledger) int { return l.Down[system] }))
 	}
+	row("requests to the Admin API", count(func(l ledger) int { return l.AdminCalls }))
+	row("points of quota used", func(l ledger) string { return fmt.Sprintf("%.0f", l.AdminPoints) })
+	row("throttled answers", count(func(l ledger) int { return l.Throttled }))
 	row("lost events", count(func(l ledger) int { return l.Lost }))
 	row("effects done twice", count(func(l ledger) int { return l.Twice }))
 	row("effects out of order", count(func(l ledger) int { return l.OutOfOrder }))
@@ -415,6 +425,7 @@ func judge(classic, breakwater ledger) (broken, weak string) {
 	check(&breaks, b.StockWrong == 0 || b.Acknowledged < b.Events, "P5: %d stocks differ from the shops'", b.StockWrong)
 	// The classic side loses most of its subscriptions, and with them the calls that it would have made; still it makes many times as many.
 	check(&breaks, b.down()*2 <= classic.down(), "P8: %d calls reached systems that were down; %d of the classic side", b.down(), classic.down())
+	check(&breaks, b.Throttled == 0 || b.Strangers, "P9: %d answers of the Admin API were throttled", b.Throttled)
 	check(&breaks, b.Garbled == 0, "%d effects name another resource than their event's", b.Garbled)
 	check(&breaks, len(b.Problems) == 0, "%d things are wrong in Redis: %s", len(b.Problems), strings.Join(b.Problems, "; "))
 
@@ -430,6 +441,7 @@ func judge(classic, breakwater ledger) (broken, weak string) {
 	check(&weaknesses, !b.RedisKill || b.RedisCut > 0, "breakwater: Redis was never killed while requests or jobs were under way")
 	check(&weaknesses, b.Dead == 0, "breakwater: %d events are dead letters (%s): too many kills for this machine", b.Dead, b.DeadOf)
 	c := classic
+	check(&weaknesses, c.Throttled > 0, "the classic side was never throttled")
 	check(&weaknesses, c.Lost > 0 && c.Twice > 0 && c.OutOfOrder > 0,
 		"the classic side lost %d, did %d twice and %d out of order; want some of each", c.Lost, c.Twice, c.OutOfOrder)
 	slices.SortFunc(weaknesses, cmp.Compare)

@@ -285,7 +285,7 @@ func TestLedgerUnderKillOfRedis(t *testing.T) {
 // A system that is asked to do the same thing again answers, and does nothing.
 func TestSystemsKeepKeys(t *testing.T) {
 	t.Parallel()
-	s, err := newSystems(100)
+	s, err := newSystems(100, nil)
 	require.NoError(t, err)
 	defer s.stop()
 	s.start(time.Now())

@@ -16,6 +16,8 @@ import (
 	"github.com/breakwater-go/breakwater/queue"
 	"github.com/breakwater-go/breakwater/queue/redisqueue"
 	"github.com/breakwater-go/breakwater/queue/sqlqueue"
+	"github.com/breakwater-go/breakwater/shopify"
+	"github.com/breakwater-go/breakwater/shopify/redislimit"
 )
 
 // place decides where the queue is, and makes a directory for it if nobody said. done is called with whether anything was wrong:
@@ -52,7 +54,8 @@ type home struct {
 	broker queue.Broker
 	cfg    queue.Config
 	store  idempotency.Store
-	file   *fileBook // the database of the storm, where the queue is in a file; under -kill alone
+	quota  shopify.Buckets // of the shops
+	file   *fileBook       // the database of the storm, where the queue is in a file; under -kill alone
 	close  func() error
 }
 
@@ -62,12 +65,12 @@ func open(o options) (home, error) {
 	switch {
 	case o.Memory:
 		cfg.AllowVolatile = true
-		return home{broker: new(queue.Memory), cfg: cfg, store: new(idempotency.Memory), close: func() error { return nil }}, nil
+		return home{broker: new(queue.Memory), cfg: cfg, store: new(idempotency.Memory), quota: shopify.NewLocal(), close: func() error { return nil }}, nil
 	case o.Redis != "":
 		client := dial(o)
 		return home{
 			broker: redisqueue.New(client, redisqueue.Config{Space: o.Space}), cfg: cfg,
-			store: redisstore.New(client, redisstore.Config{Space: o.Space}), close: client.Close,
+			store: redisstore.New(client, redisstore.Config{Space: o.Space}), quota: redislimit.New(client, redislimit.Config{Prefix: o.Space}), close: client.Close,
 		}, nil
 	default:
 		db, err := sql.Open("sqlite", o.DB+"?_pragma=busy_timeout(10000)")
@@ -75,6 +78,6 @@ func open(o options) (home, error) {
 			return home{}, err
 		}
 		broker := sqlqueue.New(db, sqlqueue.Config{})
-		return home{broker: broker, cfg: cfg, store: sqlstore.New(db, sqlstore.Config{}), file: newFileBook(db, broker), close: db.Close}, nil
+		return home{broker: broker, cfg: cfg, store: sqlstore.New(db, sqlstore.Config{}), file: newFileBook(db, broker), quota: shopify.NewLocal(), close: db.Close}, nil
 	}
 }

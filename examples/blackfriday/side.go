@@ -32,8 +32,11 @@ type side struct {
 
 func newSide(ctx context.Context, name string, o options, truth []event) (*side, error) {
 	s := &side{name: name, o: o, truth: truth, acked: map[string]bool{}}
-	var err error
-	if s.systems, err = newSystems(o.Scale); err != nil {
+	admin, err := newAdmin(o.Scale, truth)
+	if err != nil {
+		return nil, err
+	}
+	if s.systems, err = newSystems(o.Scale, admin); err != nil {
 		return nil, err
 	}
 	if o.Kill && name == "breakwater" {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/breakwater-go/breakwater/shopify/shopifytest"
 )
 
 // call is what an integration sends to a system: take note of an event.
@@ -33,11 +35,12 @@ type effect struct {
 }
 
 // systems are the ERP, the database and the carrier of one side: an HTTP server that is slow and fails
-// for a while, and a log of what took effect. Nothing of Breakwater is in here.
+// for a while, and a log of what took effect. Nothing of Breakwater but the fake shops is in here.
 type systems struct {
 	scale float64
 	url   string
 	srv   *http.Server
+	admin *shopifytest.Server // the shops' Admin API; nil in tests that need none
 
 	mu      sync.Mutex
 	begin   time.Time
@@ -67,16 +70,17 @@ var forecast = map[string]struct {
 	"carrier":  {600 * time.Millisecond, 3 * time.Second, []weather{{0.15, 0.50, false}, {0.60, 0.70, true}}},
 }
 
-func newSystems(scale float64) (*systems, error) {
+func newSystems(scale float64, admin *shopifytest.Server) (*systems, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	s := &systems{scale: scale, url: "http://" + l.Addr().String(), keyed: map[string][]*keyed{}, killed: map[int]time.Time{}, noted: map[string]bool{}, down: map[string]int{}}
+	s := &systems{scale: scale, admin: admin, url: "http://" + l.Addr().String(), keyed: map[string][]*keyed{}, killed: map[int]time.Time{}, noted: map[string]bool{}, down: map[string]int{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /{system}", s.serve)
 	mux.HandleFunc("POST /deaths", s.death)
 	mux.HandleFunc("POST /noted", s.note)
+	mux.HandleFunc("/admin/", s.serveAdmin)
 	s.srv = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = s.srv.Serve(l) }() // ends with stop
 	return s, nil

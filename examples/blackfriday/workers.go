@@ -77,7 +77,7 @@ func (f *fleet) work(ctx context.Context, w *worker) error {
 	if err != nil {
 		return err
 	}
-	g, err := newGuard(f.set, mortal{f.home.store, w})
+	g, err := newGuard(f.set, mortal{f.home.store, w}, f.home.quota)
 	if err != nil {
 		return err
 	}

@@ -195,9 +195,9 @@ func TestP9EightProcessesShareABucket(t *testing.T) {
 			require.NoError(t, f.redis.Kill()) // it kept nothing on disk
 			require.NoError(t, f.redis.Start())
 		}},
-		{"a larger plan", 2000, func(_ *testing.T, f *fleet) {
+		{"a larger plan", 1300, func(_ *testing.T, f *fleet) {
 			time.Sleep(time.Second)
-			f.fake.Shop(fleetShop).SetPlan(shopifytest.Plan{Points: 4000, PointsPerSecond: 2000, Calls: 1, CallsPerSecond: 1})
+			f.fake.Shop(fleetShop).SetPlan(shopifytest.Plan{Points: 4000, PointsPerSecond: 1300, Calls: 1, CallsPerSecond: 1})
 		}},
 		{"a stranger takes a third", 1000 * 2 / 3.0, func(t *testing.T, f *fleet) {
 			t.Helper()
