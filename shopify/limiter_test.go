@@ -255,3 +255,178 @@ func stranger(_ *testing.T, fake *shopifytest.Server) func(context.Context) {
 		}
 	}
 }
+
+// answered makes a bucket known: so many points are left in it.
+func answered(t *testing.T, l *shopify.Limiter, left, size, rate float64) {
+	t.Helper()
+	r, err := l.Reserve(t.Context(), shopName, 1)
+	require.NoError(t, err)
+	require.NoError(t, r.Settle(t.Context(), shopify.Answer{Actual: 1, Left: left, Size: size, Rate: rate}))
+}
+
+func TestCallsOfOneKindGoInTheOrderInWhichTheyCame(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l, err := shopify.NewLimiter(shopify.LimiterConfig{MaxWait: -1})
+		require.NoError(t, err)
+		answered(t, l, 150, 1000, 10) // enough for a small call, while a large one waits
+		var mu sync.Mutex
+		var order [2][]int
+		var wg sync.WaitGroup
+		for i := range 40 {
+			kind := i % 2
+			wg.Go(func() {
+				ctx := t.Context()
+				if kind == 1 {
+					ctx = shopify.WithInteractive(ctx)
+				}
+				r, err := l.Reserve(ctx, shopName, float64(1+i%7*20)) // a small one does not overtake
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				order[kind] = append(order[kind], i)
+				mu.Unlock()
+				if err := r.Settle(ctx, shopify.Answer{Actual: -1}); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		for _, o := range order {
+			require.Len(t, o, 20)
+			require.True(t, slices.IsSorted(o), "%v", o)
+		}
+		require.Less(t, slices.Index(order[1], 39), 20)
+	})
+}
+
+func TestAShareIsKeptFreeForInteractiveCalls(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l, err := shopify.NewLimiter(shopify.LimiterConfig{MaxWait: -1})
+		require.NoError(t, err)
+		answered(t, l, 1000, 1000, 10)
+		ctx, cancel := context.WithCancel(t.Context())
+		for range 10 {
+			go func() {
+				for ctx.Err() == nil {
+					if r, err := l.Reserve(ctx, shopName, 25); err == nil {
+						_ = r.Settle(ctx, shopify.Answer{Actual: -1})
+					}
+				}
+			}()
+		}
+		for range 10 {
+			time.Sleep(30 * time.Second)
+			begun := time.Now()
+			r, err := l.Reserve(shopify.WithInteractive(t.Context()), shopName, 80)
+			require.NoError(t, err)
+			require.Zero(t, time.Since(begun))
+			require.NoError(t, r.Settle(t.Context(), shopify.Answer{Actual: -1}))
+		}
+		cancel()
+	})
+}
+
+func TestInteractiveCallsDoNotStarveTheOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l, err := shopify.NewLimiter(shopify.LimiterConfig{MaxWait: -1})
+		require.NoError(t, err)
+		answered(t, l, 100, 1000, 50)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		var mu sync.Mutex
+		points := map[bool]float64{}
+		var wg sync.WaitGroup
+		for i := range 20 {
+			interactive := i < 10
+			cost := map[bool]float64{true: 10, false: 200}[interactive] // what is saved up for a large call is not taken by small ones
+			wg.Go(func() {
+				cctx := ctx
+				if interactive {
+					cctx = shopify.WithInteractive(ctx)
+				}
+				for ctx.Err() == nil {
+					r, err := l.Reserve(cctx, shopName, cost)
+					if err != nil {
+						return
+					}
+					mu.Lock()
+					points[interactive] += cost
+					mu.Unlock()
+					if r.Settle(ctx, shopify.Answer{Actual: -1}) != nil {
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		share := points[false] / (points[false] + points[true])
+		require.InDelta(t, 0.2, share, 0.05, "%v", points)
+	})
+}
+
+func TestACallThatLeavesTheLineHurtsNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l, err := shopify.NewLimiter(shopify.LimiterConfig{MaxWait: -1})
+		require.NoError(t, err)
+		answered(t, l, 0, 1000, 10)
+		ctx, cancel := context.WithCancel(t.Context())
+		left := make(chan error, 1)
+		go func() {
+			_, err := l.Reserve(ctx, shopName, 900)
+			left <- err
+		}()
+		synctest.Wait()
+		begun := time.Now()
+		got := make(chan error, 1)
+		go func() {
+			r, err := l.Reserve(t.Context(), shopName, 100)
+			if err == nil {
+				err = r.Cancel(t.Context())
+			}
+			got <- err
+		}()
+		time.Sleep(time.Second)
+		cancel()
+		require.ErrorIs(t, <-left, context.Canceled)
+		require.NoError(t, <-got)
+		require.InDelta(t, 22, time.Since(begun).Seconds(), 1, "100 points, 100 to keep free and a margin of 20, at 10 a second")
+		// More than the bucket holds never goes.
+		_, err = l.Reserve(t.Context(), shopName, 1001)
+		require.ErrorIs(t, err, shopify.ErrTooExpensive)
+		_, err = l.Reserve(t.Context(), shopName, -1)
+		require.Error(t, err)
+		_, err = shopify.NewLimiter(shopify.LimiterConfig{KeepFree: 1})
+		require.ErrorContains(t, err, "KeepFree")
+	})
+}
+
+func TestABucketThatNobodyKnowsIsAskedOneCallAtATime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l, err := shopify.NewLimiter(shopify.LimiterConfig{})
+		require.NoError(t, err)
+		first, err := l.Reserve(t.Context(), shopName, 10)
+		require.NoError(t, err)
+		got := make(chan error, 1)
+		go func() {
+			_, err := l.Reserve(t.Context(), shopName, 10)
+			got <- err
+		}()
+		synctest.Wait()
+		require.Empty(t, got)
+		require.NoError(t, first.Settle(t.Context(), shopify.Answer{Actual: -1})) // says nothing: the next one asks
+		require.NoError(t, <-got)
+		other, err := l.Reserve(t.Context(), "other", 10)
+		require.NoError(t, err)
+		require.NoError(t, other.Lost(t.Context()))
+		_, err = l.Reserve(t.Context(), "other", 10)
+		require.NoError(t, err, "one that was lost is not waited for")
+	})
+}
