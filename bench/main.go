@@ -7,6 +7,9 @@
 //	go run ./bench breaker [-json] [-rounds n] [-time d]
 //	go run ./bench outage [-json] [-svg directory]
 //	go run ./bench cost FILE
+//	go run ./bench replay FILE
+//	go run ./bench quota [-json] [-svg directory]
+//	go run ./bench shopify [-json] [-rounds n] [-time d]
 package main
 
 import (
@@ -38,9 +41,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		"idempotency": benchIdempotency,
 		"outage":      benchOutage,
 		"queue":       benchQueue,
+		"quota":       benchQuota,
+		"shopify":     benchShopify,
 		"webhook":     benchWebhook,
 	}
-	const usage = "usage: bench breaker|cost|idempotency|outage|queue|webhook [flags]; bench queue -h lists them"
+	const usage = "usage: bench breaker|cost|idempotency|outage|queue|quota|replay|shopify|webhook [flags]; bench queue -h lists them"
 	if len(args) == 0 {
 		return errors.New(usage)
 	}

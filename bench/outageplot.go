@@ -1,17 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"image/color"
-	"os"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgsvg"
 )
 
 const (
@@ -82,33 +79,7 @@ func plotOutage(path, kind string, runs []*outageRun) error {
 			legend.Add("the dependency is down", shade)
 		}
 	}
-	c := vgsvg.New(plotWidth, plotHead+panelTall*vg.Length(len(runs)))
-	dc := draw.New(c)
-	dc.SetColor(color.White)
-	dc.Fill(dc.Path())
-
-	title := draw.TextStyle{Color: color.Black, Font: plot.DefaultFont, Handler: plot.DefaultTextHandler, YAlign: draw.YTop}
-	sans(&title.Font, 13)
-	dc.FillText(title, vg.Point{X: dc.Min.X + plotMargin, Y: dc.Max.Y - plotMargin},
-		fmt.Sprintf("%s: %d calls/s come before, in and after an outage of %.0f s", kind, plan.rate, plan.down.Seconds()))
-	sans(&legend.TextStyle.Font, 9)
-	legend.Top, legend.Left, legend.Padding = true, true, vg.Points(2)
-	legend.ThumbnailWidth = vg.Points(20)
-	head := draw.Crop(dc, plotMargin, 0, dc.Max.Y-dc.Min.Y-plotHead, -plotMargin-vg.Points(16))
-	legend.Draw(head)
-
-	body := draw.Crop(dc, plotMargin, -plotMargin, 0, -plotHead)
-	tiles := draw.Tiles{Rows: len(runs), Cols: 1, PadY: vg.Points(4), PadBottom: vg.Points(4)}
-	for i, canvases := range plot.Align(rows, tiles, body) {
-		rows[i][0].Draw(canvases[0])
-	}
-	var svg bytes.Buffer
-	if _, err := c.WriteTo(&svg); err != nil {
-		return err
-	}
-	// Whoever lacks the font has another that is as wide.
-	text := bytes.ReplaceAll(svg.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"))
-	return os.WriteFile(path, text, 0o600)
+	return drawPanels(path, fmt.Sprintf("%s: %d calls/s come before, in and after an outage of %.0f s", kind, plan.rate, plan.down.Seconds()), legend, rows)
 }
 
 func sans(f *font.Font, points float64) {

@@ -197,6 +197,9 @@ func (c *call) charge(x *execution, e shopify.Explanation) bool {
 	if refusal == nil {
 		return true
 	}
+	if !c.wait() { // a refusal takes its time too
+		return false
+	}
 	out := fields{{"errors", []*gqlError{refusal}}}
 	c.finish(http.StatusOK, c.extend(out, status, e), nil)
 	return false

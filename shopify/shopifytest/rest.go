@@ -61,12 +61,12 @@ func (c *call) rest(path string) {
 	}
 	rate := s.plan.CallsPerSecond
 	s.mu.Unlock()
+	if !c.wait() { // a refusal takes its time too
+		return
+	}
 	if !ok {
 		c.w.Header().Set("Retry-After", strconv.FormatFloat(max(1, wait), 'f', 1, 64))
 		answer(c.w, http.StatusTooManyRequests, map[string]any{"errors": fmt.Sprintf("Exceeded %.0f calls per second for api client. Reduce request rates to resume uninterrupted service.", rate)})
-		return
-	}
-	if !c.wait() {
 		return
 	}
 	s.mu.Lock()
