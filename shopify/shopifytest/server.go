@@ -112,6 +112,13 @@ func (s *Shop) SetPlan(p Plan) {
 	s.plan = p
 }
 
+// Plan is what the shop's plan allows.
+func (s *Shop) Plan() Plan {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.plan
+}
+
 // Stats says what the shop has seen.
 func (s *Shop) Stats() Stats {
 	s.mu.Lock()
@@ -124,6 +131,13 @@ func (s *Shop) Use(token string, points float64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.app(token).points.take(points, s.plan.Points, s.plan.PointsPerSecond)
+}
+
+// Left is how many points are in the bucket of a token's app.
+func (s *Shop) Left(token string) float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.app(token).points.left(s.plan.Points, s.plan.PointsPerSecond)
 }
 
 // app is what is kept for a token's app.
