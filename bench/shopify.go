@@ -30,7 +30,7 @@ const (
 	overheadLimit   = 30_000
 	tableLimit      = 400 << 10
 	residentLimit   = 2 << 20
-	shopifyCostOf40 = 61 // points of fortyLines
+	shopifyCostOf40 = 28 // points of fortyLines
 )
 
 // fortyLines is a query of 40 lines, as an order's page has one.

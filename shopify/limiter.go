@@ -199,7 +199,7 @@ func (r *Reservation) leave(ctx context.Context) {
 
 // settling is a context for what has to be noted whatever becomes of the caller.
 func settling(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 }
 
 // Settle notes the call's answer.

@@ -1,35 +1,37 @@
 -- The machine of shopify's bucket.go and local.go, for all processes at once. Its rules are explained there; names are the same.
 --
 -- KEYS: state, calls under way, the lines of background and interactive calls, and what is known of those who stand in them.
--- ARGV: what to do, the call's ID (process:number), its cost, whether it is interactive, what it has to keep, its lease in seconds, the prefix of the channels of hints, and for how many seconds a bucket that nobody knew is not trusted.
+-- ARGV: what to do, the call's ID (process:number), the prefix of the channels of hints, and packed numbers: the call's cost, whether it is interactive, the share that it has to keep, its lease in
+-- seconds, and for how many seconds a bucket that nobody knew is not trusted; for settle, after them, the actual cost, what is left, size and rate, and the grant.
 
 local state, way, tickets = KEYS[1], KEYS[2], KEYS[5]
 local lines = { KEYS[3], KEYS[4] }
-local op, id, cost, class, keep, lease, channel = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]) + 1, tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local op, id, channel = ARGV[1], ARGV[2], ARGV[3]
+local cost, class, keep, lease, SETTLE_IN = struct.unpack('<ddddd', ARGV[4])
+class = class + 1
 local t = redis.call('TIME')
 local now = t[1] * 1 + t[2] / 1e6
 
 -- Seconds: how long a lost answer's call counts as under way, a call does while nothing is known, a ticket lives beyond the time when its call asks again, one lives that was told that it
 -- is its turn, and the longest time to ask again.
 local LOST, PROBE, GRACE, TURN, AGAIN = 10, 15, 2, 1, 2
-local SETTLE_IN = tonumber(ARGV[8]) -- other processes may have calls under way
 local TTL = 3600000 -- ms: a bucket that nobody uses is full long before
 
 -- The state is one packed string: known, size, rate, left, at, under way, probes, spent, refunded, margin, margin's time, asked, taken, allowance, epoch, waiting (background,
--- interactive), number of the next ticket, and when the first call under way ends.
-local form = '<ddddddddddddddddddd'
+-- interactive), number of the next ticket, when the first call under way ends, and until when the other keys last.
+local form = '<dddddddddddddddddddd'
 local b = {}
 local packed = redis.call('GET', state)
-if packed then
-  b.known, b.size, b.rate, b.left, b.at, b.way, b.probes, b.spent, b.refunded, b.margin, b.marginAt, b.asked, b.taken, b.allowance, b.epoch, b[1], b[2], b.seq, b.ends = struct.unpack(form, packed)
+if packed and #packed == struct.size(form) then -- not another release's
+  b.known, b.size, b.rate, b.left, b.at, b.way, b.probes, b.spent, b.refunded, b.margin, b.marginAt, b.asked, b.taken, b.allowance, b.epoch, b[1], b[2], b.seq, b.ends, b.lasts = struct.unpack(form, packed)
 else
   b.known, b.size, b.rate, b.left, b.at, b.way, b.probes, b.spent, b.refunded, b.margin, b.marginAt, b.asked, b.taken, b.allowance, b.epoch = 0, 0, 0, 0, now, 0, 0, 0, 0, 0, now, 0, 0, 0, now
-  b[1], b[2], b.seq, b.ends = 0, 0, 0, 0
+  b[1], b[2], b.seq, b.ends, b.lasts = 0, 0, 0, 0, 0
   redis.call('DEL', way, lines[1], lines[2], tickets) -- of a time before
 end
 
 local function save()
-  redis.call('SET', state, struct.pack(form, b.known, b.size, b.rate, b.left, b.at, b.way, b.probes, b.spent, b.refunded, b.margin, b.marginAt, b.asked, b.taken, b.allowance, b.epoch, b[1], b[2], b.seq, b.ends), 'PX', TTL)
+  redis.call('SET', state, struct.pack(form, b.known, b.size, b.rate, b.left, b.at, b.way, b.probes, b.spent, b.refunded, b.margin, b.marginAt, b.asked, b.taken, b.allowance, b.epoch, b[1], b[2], b.seq, b.ends, b.lasts), 'PX', TTL)
 end
 
 -- Calls whose lease has ended are lost: they have cost what they might have.
@@ -134,13 +136,16 @@ local function before(rank)
   return sum
 end
 
-local function text(n) return string.format('%.17g', n) end
+-- turn is the answer to a take.
+local function turn(granted, at, spent, refunded, after, again)
+  return struct.pack('<dddddddd', granted, b.epoch, at, spent, refunded, b.size, after, again)
+end
 
 local function take()
   local old = redis.call('HGET', way, id)
   if old then -- its answer was lost
     local _, at, spent, refunded = struct.unpack('<dddddd', old)
-    return { 1, text(b.epoch), text(at), text(spent), text(refunded), text(b.size), '0', '0' }
+    return turn(1, at, spent, refunded, 0, 0)
   end
   local mine, other = head(class), head(3 - class)
   local may = not mine or mine == id
@@ -161,9 +166,12 @@ local function take()
       b.probes = b.probes + 1
     end
     redis.call('HSET', way, id, struct.pack('<dddddd', cost, now, b.spent, b.refunded, ends, probe))
-    redis.call('PEXPIRE', way, TTL)
+    if now + TTL / 2000 > b.lasts then
+      redis.call('PEXPIRE', way, TTL)
+      b.lasts = now + TTL / 1000
+    end
     if b.ends == 0 or ends < b.ends then b.ends = ends end
-    local grant = { 1, text(b.epoch), text(now), text(b.spent), text(b.refunded), text(b.size), '0', '0' }
+    local grant = turn(1, now, b.spent, b.refunded, 0, 0)
     b.left = b.left - cost
     b.way = b.way + cost
     if b[1] == 0 then
@@ -196,13 +204,11 @@ local function take()
   redis.call('HSET', tickets, id, struct.pack('<dd', cost, now + again + GRACE))
   redis.call('PEXPIRE', tickets, TTL)
   redis.call('PEXPIRE', lines[class], TTL)
-  return { 0, '0', '0', '0', '0', text(b.size), text(after), text(again) }
+  return turn(0, 0, 0, 0, after, again)
 end
 
--- settle: actual, left, size, rate and the grant's epoch, time, spent and refunded follow in ARGV.
 local function settle()
-  local actual, left, size, rate = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
-  local epoch, at, spent, refunded = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15]), tonumber(ARGV[16])
+  local actual, left, size, rate, epoch, at, spent, refunded = struct.unpack('<dddddddd', ARGV[4], 41)
   local known = redis.call('HDEL', way, id) == 1 and math.abs(epoch - b.epoch) < 5e-7 -- it was in microseconds meanwhile
   local lower, upper = -math.huge, left
   if known then

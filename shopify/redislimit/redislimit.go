@@ -13,9 +13,11 @@ import (
 	"context"
 	crand "crypto/rand"
 	_ "embed"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -66,33 +68,45 @@ func New(rdb redis.UniversalClient, cfg Config) *Store {
 	return &Store{rdb: rdb, prefix: cfg.Prefix, process: hex.EncodeToString(b[:]), waiting: map[uint64]chan struct{}{}, settleIn: settleIn}
 }
 
-// run runs the script.
-func (s *Store) run(ctx context.Context, op, name string, c shopify.Call, more ...any) (any, error) {
+// ownTimeout is what go-redis gives a server by default: a context that ends later needs no watching.
+const ownTimeout = 3 * time.Second
+
+// run runs the script. more are numbers for it.
+func (s *Store) run(ctx context.Context, op, name string, c shopify.Call, more ...float64) (string, error) {
 	if s.rdb == nil {
-		return nil, errors.New("redislimit: the client is nil")
+		return "", errors.New("redislimit: the client is nil")
 	}
-	tag := s.prefix + ":{" + strings.NewReplacer("{", "_", "}", "_").Replace(name) + "}:"
-	class := "0"
+	tag := s.prefix + ":{" + untagged.Replace(name) + "}:"
+	class := 0.0
 	if c.Interactive {
-		class = "1"
+		class = 1
 	}
-	args := append([]any{
-		op, s.process + ":" + strconv.FormatUint(c.ID, 10), number(c.Cost), class, number(c.Keep), number(c.Lease.Seconds()), s.channel(""), number(s.settleIn),
-	}, more...)
-	what := "redislimit: " + op
-	v, err := redislua.Within(ctx, what, func(ctx context.Context) (any, error) {
-		return script.Run(ctx, s.rdb, []string{tag + "state", tag + "way", tag + "line0", tag + "line1", tag + "tickets"}, args...)
-	})
+	numbers := make([]byte, 0, 13*8)
+	for _, n := range append([]float64{c.Cost, class, c.Keep, c.Lease.Seconds(), s.settleIn}, more...) {
+		numbers = binary.LittleEndian.AppendUint64(numbers, math.Float64bits(n))
+	}
+	keys := []string{tag + "state", tag + "way", tag + "line0", tag + "line1", tag + "tickets"}
+	do := func(ctx context.Context) (any, error) {
+		return script.Run(ctx, s.rdb, keys, op, s.process+":"+strconv.FormatUint(c.ID, 10), s.channel(""), numbers)
+	}
+	var v any
+	var err error
+	if d, ok := ctx.Deadline(); ok && time.Until(d) < ownTimeout {
+		v, err = redislua.Within(ctx, "redislimit: "+op, do)
+	} else {
+		v, err = do(ctx)
+	}
 	if err != nil && ctx.Err() == nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return "", fmt.Errorf("redislimit: %s: %w", op, err)
 	}
-	return v, err
+	answer, _ := v.(string)
+	return answer, err
 }
 
-func (s *Store) channel(process string) string { return s.prefix + ":hints:" + process }
+// untagged takes out of a name what would end a hash tag.
+var untagged = strings.NewReplacer("{", "_", "}", "_")
 
-// number writes a number so that it is read as the same.
-func number(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
+func (s *Store) channel(process string) string { return s.prefix + ":hints:" + process }
 
 // Take implements shopify.Buckets, with one script call.
 func (s *Store) Take(ctx context.Context, name string, c shopify.Call) (shopify.Turn, error) {
@@ -100,15 +114,12 @@ func (s *Store) Take(ctx context.Context, name string, c shopify.Call) (shopify.
 	if err != nil {
 		return shopify.Turn{}, err
 	}
-	list, ok := v.([]any)
-	if !ok || len(list) != 8 {
-		return shopify.Turn{}, fmt.Errorf("redislimit: take: the answer is %v", v)
-	}
 	var n [8]float64
-	for i, e := range list {
-		if n[i], err = strconv.ParseFloat(fmt.Sprint(e), 64); err != nil {
-			return shopify.Turn{}, fmt.Errorf("redislimit: take: the answer is %v", v)
-		}
+	if len(v) != len(n)*8 {
+		return shopify.Turn{}, fmt.Errorf("redislimit: take: the answer has %d bytes", len(v))
+	}
+	for i := range n {
+		n[i] = math.Float64frombits(binary.LittleEndian.Uint64([]byte(v[i*8 : i*8+8])))
 	}
 	return shopify.Turn{
 		Granted: n[0] == 1, Grant: shopify.Grant{Epoch: micros(n[1]), At: time.Duration(micros(n[2])) * time.Microsecond, Spent: n[3], Refunded: n[4]},
@@ -127,7 +138,7 @@ func (s *Store) Settle(ctx context.Context, name string, c shopify.Call, g shopi
 		_, err := s.run(ctx, "lost", name, c)
 		return err
 	}
-	_, err := s.run(ctx, "settle", name, c, number(a.Actual), number(a.Left), number(a.Size), number(a.Rate), number(float64(g.Epoch)/1e6), number(g.At.Seconds()), number(g.Spent), number(g.Refunded))
+	_, err := s.run(ctx, "settle", name, c, a.Actual, a.Left, a.Size, a.Rate, float64(g.Epoch)/1e6, g.At.Seconds(), g.Spent, g.Refunded)
 	return err
 }
 
