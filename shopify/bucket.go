@@ -55,10 +55,12 @@ func (b *bucket) advance(now time.Duration) {
 	}
 	b.at = max(b.at, now)
 	b.left = min(b.left, b.size-b.underWay)
-	if d := (now - b.marginAt).Seconds(); d > 0 {
-		b.margin = max(b.margin*math.Exp2(-d/marginFades.Seconds()), minMargin*b.size)
-		b.marginAt = now
+	if least := minMargin * b.size; b.margin > least {
+		b.margin = max(b.margin*math.Exp2(-(now-b.marginAt).Seconds()/marginFades.Seconds()), least)
+	} else {
+		b.margin = least
 	}
+	b.marginAt = max(b.marginAt, now)
 }
 
 // lets says whether a call may go now that has to leave keep.

@@ -446,7 +446,24 @@ func TestTransportServesAnyClient(t *testing.T) {
 		}
 		wg.Wait()
 		require.Zero(t, fake.Shop(shopName).Stats().Throttled)
+		// A path without a version is the Admin API too.
+		transport, err = shopify.NewTransport(shopify.Config{Base: roundTripper(func(r *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Header: http.Header{"X-Shopify-Shop-Api-Call-Limit": {"40/40"}}, Body: http.NoBody, Request: r}, nil
+		})})
+		require.NoError(t, err)
+		unversioned := &http.Client{Transport: transport}
+		begun := time.Now()
+		for range 3 {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+shopName+"/admin/products.json", nil)
+			require.NoError(t, err)
+			resp, err := unversioned.Do(r)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+		}
+		require.Greater(t, time.Since(begun), time.Second, "it waits for quota")
 		// What is not Shopify's passes through.
+		transport, err = shopify.NewTransport(shopify.Config{Base: fake})
+		require.NoError(t, err)
 		other := &http.Client{Transport: transport}
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://example.com/other", nil)
 		require.NoError(t, err)

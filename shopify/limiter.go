@@ -15,17 +15,17 @@ var ErrQuota = errors.New("shopify: quota")
 
 // QuotaError is an ErrQuota. A queue puts the job off until there is quota again, and its whole group with it: the shop's other jobs would find the bucket as empty.
 type QuotaError struct {
-	Shop  string        // the bucket's name
-	Cost  float64       // what the call would have taken
-	After time.Duration // when there will probably be as much for it
-	Cause error         // of Buckets that could not be asked; nil otherwise
+	Bucket string        // the bucket's name: the shop's, after Config.App/ where there is one, and before /rest where it is that of REST calls
+	Cost   float64       // what the call would have taken: points, or calls of REST
+	After  time.Duration // when there will probably be as much for it
+	Cause  error         // of Buckets that could not be asked; nil otherwise
 }
 
 func (e *QuotaError) Error() string {
 	if e.Cause != nil {
-		return fmt.Sprintf("shopify: the quota of %s can't be asked for: %v", e.Shop, e.Cause)
+		return fmt.Sprintf("shopify: the quota of %s can't be asked for: %v", e.Bucket, e.Cause)
 	}
-	return fmt.Sprintf("shopify: the quota of %s has no %g points within the time there is; it will in %s", e.Shop, e.Cost, e.After.Round(10*time.Millisecond))
+	return fmt.Sprintf("shopify: the quota of %s does not have %g within the time there is; it will in %s", e.Bucket, e.Cost, e.After.Round(10*time.Millisecond))
 }
 
 // Is says that it is an ErrQuota.
@@ -165,7 +165,7 @@ func (r *Reservation) wait(ctx context.Context, turn Turn, err error) error {
 		}
 		if !until.IsZero() && !now.Add(turn.After).Before(until) {
 			r.leave(ctx)
-			return &QuotaError{Shop: r.name, Cost: r.call.Cost, After: max(turn.After, askAgain), Cause: err}
+			return &QuotaError{Bucket: r.name, Cost: r.call.Cost, After: max(turn.After, askAgain), Cause: err}
 		}
 		pause := max(turn.Again, time.Millisecond)
 		if first {
@@ -192,14 +192,7 @@ func (r *Reservation) wait(ctx context.Context, turn Turn, err error) error {
 
 // leave takes the call out of the line. It may have been let go in the same moment: then nobody sends it, and its part comes back.
 func (r *Reservation) leave(ctx context.Context) {
-	ctx, cancel := settling(ctx)
-	defer cancel()
 	_ = r.l.buckets.Leave(ctx, r.name, r.call) // its place ends by itself soon
-}
-
-// settling is a context for what has to be noted whatever becomes of the caller.
-func settling(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 }
 
 // Settle notes the call's answer.
@@ -209,8 +202,6 @@ func (r *Reservation) Settle(ctx context.Context, a Answer) error {
 	if r.done.Swap(true) {
 		return nil
 	}
-	ctx, cancel := settling(ctx)
-	defer cancel()
 	return r.l.buckets.Settle(ctx, r.name, r.call, r.grant, a)
 }
 

@@ -12,9 +12,9 @@ type Buckets interface {
 	// Take lets a call go, and takes its cost out; or it keeps the call's place in line, which is by arrival in each of the two classes, and says how long it may take. A call
 	// that waits asks again after Turn.Again, or as soon as there is a hint. The same call may ask as often as it likes: one that was let go is told so again.
 	Take(ctx context.Context, name string, c Call) (Turn, error)
-	// Settle notes the answer of a call that was let go.
+	// Settle notes the answer of a call that was let go, also if ctx has ended: it bounds itself.
 	Settle(ctx context.Context, name string, c Call, g Grant, a Answer) error
-	// Leave takes a call out of the line.
+	// Leave takes a call out of the line, also if ctx has ended. One that was let go in the moment that nobody waited any more gives its part back.
 	Leave(ctx context.Context, name string, c Call) error
 	// Hints returns a channel that gets a value when a call that waits had better ask again; stop ends that. A hint may be missing, and there may be one for nothing.
 	Hints(c Call) (hints <-chan struct{}, stop func())

@@ -244,11 +244,12 @@ func (t *Transport) CloseIdleConnections() {
 
 // open reads a request. It is nil if it is none to the Admin API.
 func (t *Transport) open(req *http.Request) (*exchange, error) {
-	_, rest, ok := strings.Cut(req.URL.Path, "/admin/api/")
-	if !ok {
+	_, rest, versioned := strings.Cut(req.URL.Path, "/admin/api/")
+	v, resource, _ := strings.Cut(rest, "/")
+	// Without a version it is REST as it once was; Shopify serves it by the oldest version that it has.
+	if !versioned && (!strings.HasPrefix(req.URL.Path, "/admin/") || !strings.HasSuffix(req.URL.Path, ".json")) {
 		return nil, nil //nolint:nilnil // no request of ours
 	}
-	v, resource, _ := strings.Cut(rest, "/")
 	x := &exchange{shop: cmp.Or(req.Host, req.URL.Host), path: req.URL.Path, version: v, cost: 1}
 	switch req.Method {
 	case http.MethodPost, http.MethodPatch:

@@ -91,7 +91,7 @@ func (s *Store) run(ctx context.Context, op, name string, c shopify.Call, more .
 	}
 	var v any
 	var err error
-	if d, ok := ctx.Deadline(); ok && time.Until(d) < ownTimeout {
+	if d, ok := ctx.Deadline(); ok && time.Until(d) < ownTimeout-time.Second {
 		v, err = redislua.Within(ctx, "redislimit: "+op, do)
 	} else {
 		v, err = do(ctx)
@@ -134,6 +134,8 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 
 // Settle implements shopify.Buckets.
 func (s *Store) Settle(ctx context.Context, name string, c shopify.Call, g shopify.Grant, a shopify.Answer) error {
+	ctx, cancel := settling(ctx)
+	defer cancel()
 	if a.Lost {
 		_, err := s.run(ctx, "lost", name, c)
 		return err
@@ -142,8 +144,15 @@ func (s *Store) Settle(ctx context.Context, name string, c shopify.Call, g shopi
 	return err
 }
 
+// settling is a context for what has to be noted whatever becomes of the caller.
+func settling(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), ownTimeout)
+}
+
 // Leave implements shopify.Buckets.
 func (s *Store) Leave(ctx context.Context, name string, c shopify.Call) error {
+	ctx, cancel := settling(ctx)
+	defer cancel()
 	_, err := s.run(ctx, "leave", name, c)
 	return err
 }

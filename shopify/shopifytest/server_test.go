@@ -254,6 +254,17 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+func TestMistakesHaveTheirPath(t *testing.T) {
+	t.Parallel()
+	fake := newFake(t, shopifytest.Config{})
+	a := post(t, fake, "query Wrong { s: shop { nope } node(id: \"gid://shopify/Product/1\") { ... on Product { nope } ...F } } fragment F on Product { nope }", nil)
+	var paths [][]any
+	for _, e := range a.Errors {
+		paths = append(paths, e.Path)
+	}
+	require.ElementsMatch(t, [][]any{{"query Wrong", "s", "nope"}, {"query Wrong", "node", "... on Product", "nope"}, {"fragment F", "nope"}}, paths)
+}
+
 func TestVersions(t *testing.T) {
 	t.Parallel()
 	fake := newFake(t, shopifytest.Config{})

@@ -109,11 +109,48 @@ func validate(schema *ast.Schema, doc *ast.QueryDocument) []*gqlError {
 	})
 	r.RemoveRule("MaxIntrospectionDepth")
 	var out []*gqlError
+	paths := pathsOf(doc)
 	for _, e := range validator.ValidateWithRules(schema, doc, r) {
 		if e.Rule == "OverlappingFieldsCanBeMerged" && strings.Contains(e.Message, "conflicting types") {
 			continue // which graphql-ruby does not look at
 		}
-		out = append(out, fromParser(e))
+		g := fromParser(e)
+		if len(g.Locations) > 0 {
+			g.Path = paths[g.Locations[0]]
+		}
+		// gqlparser looks into a fragment wherever it is spread.
+		if !slices.ContainsFunc(out, func(o *gqlError) bool { return o.Message == g.Message && slices.Equal(o.Locations, g.Locations) }) {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// pathsOf are the paths of all fields of a document by their places, as graphql-ruby gives them: from the operation or the fragment that the field is in.
+func pathsOf(doc *ast.QueryDocument) map[location][]any {
+	out := map[location][]any{}
+	var walk func(path []any, set ast.SelectionSet)
+	walk = func(path []any, set ast.SelectionSet) {
+		for _, s := range set {
+			switch s := s.(type) {
+			case *ast.Field:
+				at := append(slices.Clip(path), s.Alias)
+				out[location{s.Position.Line, s.Position.Column}] = at
+				walk(at, s.SelectionSet)
+			case *ast.InlineFragment:
+				at := "..."
+				if s.TypeCondition != "" {
+					at += " on " + s.TypeCondition
+				}
+				walk(append(slices.Clip(path), at), s.SelectionSet)
+			}
+		}
+	}
+	for _, op := range doc.Operations {
+		walk([]any{strings.TrimSpace(string(op.Operation) + " " + op.Name)}, op.SelectionSet)
+	}
+	for _, f := range doc.Fragments {
+		walk([]any{"fragment " + f.Name}, f.SelectionSet)
 	}
 	return out
 }
