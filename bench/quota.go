@@ -266,7 +266,7 @@ func quotaSend(ctx context.Context, fake http.RoundTripper, query string) (*quot
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // it was only read
+	defer resp.Body.Close()
 	var in struct {
 		Extensions struct {
 			Cost struct {

@@ -30,7 +30,7 @@ func TestQuota(t *testing.T) {
 			out.Reset()
 			b.json = true
 			require.NoError(t, b.print())
-			require.NoError(t, os.WriteFile(filepath.Join(b.svg, "quota.jsonl"), out.Bytes(), 0o600))
+			require.NoError(t, os.WriteFile(filepath.Join(b.svg, "quota.jsonl"), out.Bytes(), 0o600)) //nolint:gosec // where it is told
 		}
 		ours := of["Breakwater, one process"]
 		require.Zero(t, ours.Throttled)
@@ -39,7 +39,7 @@ func TestQuota(t *testing.T) {
 		require.Greater(t, of["retry at once"].Throttled, 1000)
 		require.Greater(t, of["sleep, then retry"].Throttled, 100)
 		require.Less(t, of["fixed rate"].Used, 0.9)
-		svg, err := os.ReadFile(filepath.Join(b.svg, "quota.svg"))
+		svg, err := os.ReadFile(filepath.Join(b.svg, "quota.svg")) //nolint:gosec // as above
 		require.NoError(t, err)
 		require.Contains(t, string(svg), "Breakwater, one process")
 	})

@@ -85,7 +85,7 @@ func replay(x *exchange, costs *costReplay) (outcome, string, error) {
 	if err != nil {
 		return 0, "", err
 	}
-	r, err := http.NewRequest(http.MethodPost, "https://example.myshopify.com/admin/api/"+x.Version+"/graphql.json", bytes.NewReader(body))
+	r, err := http.NewRequest(http.MethodPost, "https://example.myshopify.com/admin/api/"+x.Version+"/graphql.json", bytes.NewReader(body)) //nolint:gosec,noctx // no network
 	if err != nil {
 		return 0, "", err
 	}
@@ -94,7 +94,7 @@ func replay(x *exchange, costs *costReplay) (outcome, string, error) {
 	if err != nil {
 		return 0, "", err
 	}
-	defer resp.Body.Close() //nolint:errcheck // it was only read
+	defer resp.Body.Close()
 	var a answered
 	if err := json.NewDecoder(resp.Body).Decode(&a); err != nil {
 		return 0, "", err

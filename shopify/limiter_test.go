@@ -259,12 +259,12 @@ func stranger(_ *testing.T, fake *shopifytest.Server) func(context.Context) {
 	}
 }
 
-// answered makes a bucket known: so many points are left in it.
-func answered(t *testing.T, l *shopify.Limiter, left, size, rate float64) {
+// answered makes a bucket of 1000 points known: so many are left in it.
+func answered(t *testing.T, l *shopify.Limiter, left, rate float64) {
 	t.Helper()
 	r, err := l.Reserve(t.Context(), shopName, 1)
 	require.NoError(t, err)
-	require.NoError(t, r.Settle(t.Context(), shopify.Answer{Actual: 1, Left: left, Size: size, Rate: rate}))
+	require.NoError(t, r.Settle(t.Context(), shopify.Answer{Actual: 1, Left: left, Size: 1000, Rate: rate}))
 }
 
 func TestCallsOfOneKindGoInTheOrderInWhichTheyCame(t *testing.T) {
@@ -272,7 +272,7 @@ func TestCallsOfOneKindGoInTheOrderInWhichTheyCame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, err := shopify.NewLimiter(shopify.LimiterConfig{MaxWait: -1})
 		require.NoError(t, err)
-		answered(t, l, 150, 1000, 10) // enough for a small call, while a large one waits
+		answered(t, l, 150, 10) // enough for a small call, while a large one waits
 		var mu sync.Mutex
 		var order [2][]int
 		var wg sync.WaitGroup
@@ -311,7 +311,7 @@ func TestAShareIsKeptFreeForInteractiveCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, err := shopify.NewLimiter(shopify.LimiterConfig{MaxWait: -1})
 		require.NoError(t, err)
-		answered(t, l, 1000, 1000, 10)
+		answered(t, l, 1000, 10)
 		ctx, cancel := context.WithCancel(t.Context())
 		for range 10 {
 			go func() {
@@ -339,7 +339,7 @@ func TestInteractiveCallsDoNotStarveTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, err := shopify.NewLimiter(shopify.LimiterConfig{MaxWait: -1})
 		require.NoError(t, err)
-		answered(t, l, 100, 1000, 50)
+		answered(t, l, 100, 50)
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		var mu sync.Mutex
@@ -378,7 +378,7 @@ func TestACallThatLeavesTheLineHurtsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, err := shopify.NewLimiter(shopify.LimiterConfig{MaxWait: -1})
 		require.NoError(t, err)
-		answered(t, l, 0, 1000, 10)
+		answered(t, l, 0, 10)
 		ctx, cancel := context.WithCancel(t.Context())
 		left := make(chan error, 1)
 		go func() {

@@ -242,7 +242,7 @@ func TestDeadline(t *testing.T) {
 				require.ErrorIs(t, err, shopify.ErrQuota)
 				var quota *shopify.QuotaError
 				require.ErrorAs(t, err, &quota)
-				require.Equal(t, shop, quota.Shop)
+				require.Equal(t, shop, quota.Bucket)
 				require.Greater(t, quota.After, time.Second)
 				require.Equal(t, before, fake.Shop(shop).Stats().Requests, "it was not sent")
 
