@@ -1,10 +1,15 @@
-// Package shopify is a client of Shopify's Admin API that knows what a query costs before it sends it.
+// Package shopify is a client of Shopify's Admin API that never overruns a shop's quota, and keeps it busy.
 //
-// What is here so far is that: [Costs] computes a query's requestedQueryCost from its text, its variables and the version's schema, learns from answers where Shopify's prices
-// have moved, and refuses a query over the limit of a single one, naming the path that costs most. [Explain] shows the whole tree.
+// Shopify gives each app and shop a bucket of points, and refuses a query that finds too few in it. Here what a query costs is computed before it is sent ([Costs], [Explain]), a [Limiter] waits until the bucket
+// holds as much, and each answer corrects its model of the bucket. Processes share one by package redislimit. [Transport] gives all that to any client, as an http.RoundTripper, with retries and a breaker for each shop;
+// [Client] is our own, with typed results and errors, pages that suit the quota, and keys for @idempotent.
 //
-//	costs, err := shopify.NewCosts("2026-04")
-//	cost, err := costs.Of(shopify.Request{Query: query, Variables: map[string]any{"first": 50}})
+//	client, err := shopify.New(shopify.StaticToken(token), shopify.ClientConfig{Config: shopify.Config{Version: "2026-04"}})
+//	shop, err := client.Shop("example.myshopify.com")
+//	got, err := shopify.Query[struct{ Shop struct{ Name string } }](ctx, shop, `{ shop { name } }`, nil)
 //
-// What it does not know is what a query will really cost: actualQueryCost depends on the data. The bucket has to hold the requested cost; the difference comes back.
+// Who can't have points in time gets an error at once that says when there will be some, by which a queue parks the shop ([ErrQuota]).
+//
+// What it does not do: it never sends a mutation again that may have had its effect, unless that has a key; it does not know what a query will really cost, only what Shopify wants to be there for it; and it knows nothing of processes
+// of the same app that do not share its buckets, but what answers tell. OAuth, bulk operations and subscriptions are not here yet. Package shopifytest is a fake of the API.
 package shopify
