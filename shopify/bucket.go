@@ -25,6 +25,7 @@ type bucket struct {
 	left      float64
 	at        time.Duration // when left was that, by the store's clock
 	underWay  float64       // requested by calls that were let go and not settled
+	lost      float64       // of these, by those whose answer will not come
 	probes    int           // of these, how many were let go while the bucket was not known
 	spent     float64       // actual costs settled so far
 	refunded  float64       // refunds so far
@@ -90,8 +91,19 @@ func (b *bucket) wait(cost, keep, before float64) time.Duration {
 		share = b.taken / b.asked
 	}
 	need := min(cost+keep+b.margin, max(cost, almostFull*b.size))
-	lack := need + before*share - b.left - b.underWay*(1-share)
-	return time.Duration(max(0, lack) / b.rate * float64(time.Second))
+	lack := need + before*share - b.left - max(0, b.underWay-b.lost)*(1-share)
+	return filling(max(0, lack) / b.rate)
+}
+
+// longest is what a wait is said to be at most: whoever waits longer asks again.
+const longest = time.Hour
+
+// filling makes a wait of seconds.
+func filling(seconds float64) time.Duration {
+	if !(seconds < longest.Seconds()) {
+		return longest
+	}
+	return time.Duration(math.Ceil(seconds * float64(time.Second)))
 }
 
 // soonest is when the bucket has filled up enough for a call that is the next, if nothing comes back.
@@ -100,7 +112,7 @@ func (b *bucket) soonest(cost, keep float64) time.Duration {
 		return time.Second
 	}
 	need := min(cost+keep+b.margin, max(cost, almostFull*b.size))
-	return time.Duration(math.Ceil(max(0, need-b.left) / b.rate * float64(time.Second)))
+	return filling(max(0, need-b.left) / b.rate)
 }
 
 // settle notes a call's answer.
@@ -110,16 +122,15 @@ func (b *bucket) settle(g Grant, cost float64, a Answer, now time.Duration) {
 		if a.Actual < 0 { // the answer does not say
 			a.Actual = cost
 		}
-		actual := min(a.Actual, cost)
 		b.probes = max(0, b.probes-1)
 		b.underWay = max(0, b.underWay-cost)
-		b.left += cost - actual
+		b.left += cost - a.Actual
 		lower = a.Left - b.underWay - (b.spent - g.Spent)
 		upper = a.Left + (b.refunded - g.Refunded) + a.Rate*max(0, (now-g.At).Seconds())
-		b.spent += actual
-		b.refunded += cost - actual
+		b.spent += a.Actual
+		b.refunded += max(0, cost-a.Actual)
 		if a.Size > 0 {
-			b.asked, b.taken = b.asked*fading+cost, b.taken*fading+actual
+			b.asked, b.taken = b.asked*fading+cost, b.taken*fading+min(a.Actual, cost)
 		}
 	}
 	switch {
@@ -139,6 +150,7 @@ func (b *bucket) settle(g Grant, cost float64, a Answer, now time.Duration) {
 
 // lose gives a call up whose answer will not come: it has cost what it might have.
 func (b *bucket) lose(cost float64) {
+	b.lost = max(0, b.lost-cost)
 	b.underWay = max(0, b.underWay-cost)
 	b.spent += cost
 }

@@ -8,8 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -26,6 +28,18 @@ type StaticToken string
 // Token implements TokenSource.
 func (t StaticToken) Token(context.Context, string) (string, error) { return string(t), nil }
 
+// hidden is what is shown of a token.
+const hidden = "(a token)"
+
+// String hides the token.
+func (t StaticToken) String() string { return hidden }
+
+// GoString hides the token.
+func (t StaticToken) GoString() string { return hidden }
+
+// LogValue hides the token.
+func (t StaticToken) LogValue() slog.Value { return slog.StringValue(hidden) }
+
 // StaticTokens are tokens by shop.
 type StaticTokens map[string]string
 
@@ -37,6 +51,15 @@ func (t StaticTokens) Token(_ context.Context, shop string) (string, error) {
 	return "", fmt.Errorf("%w: there is no token of %s", ErrUnauthorized, shop)
 }
 
+// String hides the tokens.
+func (t StaticTokens) String() string { return fmt.Sprintf("(%d tokens)", len(t)) }
+
+// GoString hides the tokens.
+func (t StaticTokens) GoString() string { return t.String() }
+
+// LogValue hides the tokens.
+func (t StaticTokens) LogValue() slog.Value { return slog.StringValue(t.String()) }
+
 // Client calls the Admin API of shops. It is safe for concurrent use.
 type Client struct {
 	transport *Transport
@@ -46,6 +69,12 @@ type Client struct {
 	mu    sync.Mutex
 	shops map[string]*Shop
 }
+
+// String says no more than what it is: the tokens in it are hidden.
+func (c *Client) String() string { return "shopify.Client" }
+
+// GoString is String.
+func (c *Client) GoString() string { return c.String() }
 
 // ClientConfig tunes a Client. The zero value is valid.
 type ClientConfig struct {
@@ -78,6 +107,12 @@ type Shop struct {
 	mu   sync.Mutex
 	left quotaLeft
 }
+
+// String is the domain.
+func (s *Shop) String() string { return s.Domain }
+
+// GoString is String.
+func (s *Shop) GoString() string { return s.Domain }
 
 // quotaLeft is what the last answer said of the bucket.
 type quotaLeft struct{ left, size float64 }
@@ -119,8 +154,16 @@ func Query[T any](ctx context.Context, s *Shop, query string, variables map[stri
 func Mutate[T any](ctx context.Context, s *Shop, query string, variables map[string]any) (T, error) {
 	var out T
 	r := Request{Query: query, Variables: variables}
-	if strings.Contains(query, "$"+keyVariable) && variables[keyVariable] == nil {
-		key, err := idempotencyKey(ctx, r)
+	costs, err := s.client.transport.costsOf(s.client.transport.cfg.Version)
+	if err != nil {
+		return out, err
+	}
+	p, err := costs.plan(r)
+	if err != nil {
+		return out, err
+	}
+	if p.op.VariableDefinitions.ForName(keyVariable) != nil && variables[keyVariable] == nil {
+		key, err := idempotencyKey(ctx, p.what(), variables)
 		if err != nil {
 			return out, err
 		}
@@ -131,7 +174,7 @@ func Mutate[T any](ctx context.Context, s *Shop, query string, variables map[str
 	}
 	data, err := s.graphql(ctx, r, &out)
 	if err == nil {
-		err = s.userErrors(data)
+		err = s.userErrors(data, p.payloadErrors())
 	}
 	return out, err
 }
@@ -147,17 +190,17 @@ func WithIdempotencyKey(ctx context.Context, key string) context.Context {
 	return context.WithValue(ctx, idempotencyCtx{}, key)
 }
 
-// idempotencyKey makes a mutation's key: a UUID, as the API wants it, of the context's key and the request.
-func idempotencyKey(ctx context.Context, r Request) (string, error) {
+// idempotencyKey makes a mutation's key: a UUID, as the API wants it, of the context's key, what the mutation does, and with what. What it asks to have answered makes no difference.
+func idempotencyKey(ctx context.Context, what string, variables map[string]any) (string, error) {
 	key, _ := ctx.Value(idempotencyCtx{}).(string)
 	if key == "" {
 		return "", fmt.Errorf("shopify: the mutation needs a key: give $%s, or the context one by WithIdempotencyKey", keyVariable)
 	}
-	b, err := json.Marshal(r)
+	b, err := json.Marshal(variables)
 	if err != nil {
 		return "", fmt.Errorf("shopify: the variables: %w", err)
 	}
-	sum := sha256.Sum256(append([]byte(key+"\x00"), b...))
+	sum := sha256.Sum256(append([]byte(key+"\x00"+what+"\x00"), b...))
 	u := sum[:16]
 	u[6], u[8] = u[6]&0x0f|0x80, u[8]&0x3f|0x80 // version 8, RFC 9562
 	h := hex.EncodeToString(u)
@@ -185,9 +228,10 @@ func (s *Shop) graphql(ctx context.Context, r Request, out any) (json.RawMessage
 		return nil, fmt.Errorf("shopify: %s answered what is no JSON: %w", s.Domain, err)
 	}
 	partial := len(a.Data) > 0 && !bytes.Equal(a.Data, []byte("null"))
+	var unfit error
 	if partial && out != nil {
 		if err := json.Unmarshal(a.Data, out); err != nil {
-			return nil, fmt.Errorf("shopify: the answer of %s does not fit %T: %w", s.Domain, out, err)
+			unfit = fmt.Errorf("shopify: the answer of %s does not fit %T: %w", s.Domain, out, err)
 		}
 	}
 	switch {
@@ -196,7 +240,12 @@ func (s *Shop) graphql(ctx context.Context, r Request, out any) (json.RawMessage
 		if rep.throttled {
 			return a.Data, &ThrottledError{Err: e, After: rep.after}
 		}
+		if unfit != nil {
+			return a.Data, errors.Join(e, unfit)
+		}
 		return a.Data, e
+	case unfit != nil:
+		return nil, unfit
 	case !partial:
 		return nil, fmt.Errorf("shopify: %s answered without data and without errors", s.Domain)
 	}
@@ -249,21 +298,27 @@ func (s *Shop) send(ctx context.Context, method, resource string, body []byte, g
 	return r, nil
 }
 
-// userErrors finds the user errors in the payloads of a mutation's data.
-func (s *Shop) userErrors(data json.RawMessage) error {
-	var roots map[string]map[string]json.RawMessage
+// userErrors finds the user errors in the payloads of a mutation's data. keys are where they are.
+func (s *Shop) userErrors(data json.RawMessage, keys map[string][]string) error {
+	var roots map[string]json.RawMessage
 	if err := json.Unmarshal(data, &roots); err != nil {
-		return nil //nolint:nilerr // a root that is no payload: node, by a query
+		return fmt.Errorf("shopify: the data of %s is no object: %w", s.Domain, err)
 	}
 	var all []UserError
-	for root, payload := range roots {
-		for field, raw := range payload {
-			if field != "userErrors" && !strings.HasSuffix(field, "UserErrors") {
-				continue
-			}
+	for _, root := range slices.Sorted(maps.Keys(keys)) {
+		var payload map[string]json.RawMessage
+		if roots[root] == nil { // left out by a directive
+			continue
+		}
+		if err := json.Unmarshal(roots[root], &payload); err != nil {
+			return fmt.Errorf("shopify: %s of %s is no payload: %w", root, s.Domain, err)
+		}
+		for _, key := range keys[root] {
 			var errs []UserError
-			if err := json.Unmarshal(raw, &errs); err != nil {
-				continue // something else under that key
+			if raw := payload[key]; raw != nil {
+				if err := json.Unmarshal(raw, &errs); err != nil {
+					return fmt.Errorf("shopify: %s.%s of %s can't be read: %w", root, key, s.Domain, err)
+				}
 			}
 			for _, e := range errs {
 				e.Mutation = root
@@ -305,16 +360,32 @@ func (s *Shop) REST(ctx context.Context, method, resource string, in, out any) (
 // Next is the resource of the page after an answer of REST, "" if it was the last.
 func Next(h http.Header) string {
 	for _, line := range h.Values("Link") {
-		for part := range strings.SplitSeq(line, ",") {
-			url, rel, _ := strings.Cut(part, ";")
-			if !strings.Contains(rel, `rel="next"`) {
+		for line != "" { // <URL>; rel="next", <URL>; … (RFC 8288): a URL may have commas
+			_, rest, ok := strings.Cut(line, "<")
+			url, rest, closed := strings.Cut(rest, ">")
+			if !ok || !closed {
+				break
+			}
+			params, after, _ := strings.Cut(rest, ",")
+			line = after
+			if !isNext(params) {
 				continue
 			}
-			if _, rest, ok := strings.Cut(strings.Trim(strings.TrimSpace(url), "<>"), "/admin/api/"); ok {
+			if _, rest, ok := strings.Cut(url, "/admin/api/"); ok {
 				_, resource, _ := strings.Cut(rest, "/")
 				return resource
 			}
 		}
 	}
 	return ""
+}
+
+func isNext(params string) bool {
+	for p := range strings.SplitSeq(params, ";") {
+		name, v, _ := strings.Cut(strings.TrimSpace(p), "=")
+		if strings.EqualFold(strings.TrimSpace(name), "rel") && slices.Contains(strings.Fields(strings.Trim(strings.TrimSpace(v), `"`)), "next") {
+			return true
+		}
+	}
+	return false
 }

@@ -1,12 +1,16 @@
 package shopify
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/vektah/gqlparser/v2/ast"
 
@@ -59,11 +63,54 @@ type Costs struct {
 type plan struct {
 	operation
 
-	bearing  []string       // the variables that bear on the cost
-	lists    []string       // of these, those in which the length of some list does
-	variants map[string]int // by those
+	bearing  []string             // the variables that bear on the cost
+	lists    []string             // of these, those in which the length of some list does
+	variants map[string]int       // by those
+	refused  map[string]time.Time // of these, when an answer said that they cost more than MaxCost
 
 	repeatable bool // a query, or a mutation that is idempotent in each of its fields
+}
+
+// payloadErrors are the response keys of a mutation's user errors, by those of its fields.
+func (p *plan) payloadErrors() map[string][]string {
+	out := map[string][]string{}
+	p.fields(p.op.SelectionSet, 0, func(root *ast.Field) {
+		p.fields(root.SelectionSet, 0, func(f *ast.Field) {
+			if f.Name == "userErrors" || strings.HasSuffix(f.Name, "UserErrors") {
+				out[root.Alias] = append(out[root.Alias], f.Alias)
+			}
+		})
+	})
+	return out
+}
+
+// fields goes through the fields of a selection, and of the fragments in it.
+func (p *plan) fields(set ast.SelectionSet, depth int, each func(*ast.Field)) {
+	for _, s := range set {
+		switch s := s.(type) {
+		case *ast.Field:
+			each(s)
+		case *ast.InlineFragment:
+			p.fields(s.SelectionSet, depth+1, each)
+		case *ast.FragmentSpread:
+			if f := p.doc.Fragments.ForName(s.Name); f != nil && depth < maxDepth {
+				p.fields(f.SelectionSet, depth+1, each)
+			}
+		}
+	}
+}
+
+// what is what a mutation does: its fields with their arguments, without what is selected of them.
+func (p *plan) what() string {
+	var b strings.Builder
+	p.fields(p.op.SelectionSet, 0, func(f *ast.Field) {
+		b.WriteString(f.Name)
+		for _, a := range f.Arguments {
+			fmt.Fprintf(&b, " %s:%s", a.Name, a.Value)
+		}
+		b.WriteByte(0)
+	})
+	return b.String()
 }
 
 // operationName is the operation's, "" if it has none.
@@ -103,9 +150,16 @@ func (c *Costs) of(r Request) (int, *plan, error) {
 	if err != nil {
 		return 0, nil, err
 	}
+	if r.Variables, err = plain(r.Variables); err != nil {
+		return 0, p, err
+	}
 	key := p.key(room[:0], r.Variables)
 	c.mu.Lock()
 	cost, ok := p.variants[string(key)]
+	if at, dear := p.refused[string(key)]; dear && time.Since(at) > refusedFor {
+		delete(p.refused, string(key))
+		ok = false
+	}
 	c.mu.Unlock()
 	if !ok {
 		e, err := explain(c.schema, p.operation, r.Variables, false)
@@ -130,8 +184,59 @@ func (c *Costs) Learn(r Request, requested float64) error {
 	if err != nil {
 		return err
 	}
-	c.remember(p, p.key(nil, r.Variables), round(requested))
+	vars, err := plain(r.Variables)
+	if err != nil {
+		return err
+	}
+	key := p.key(nil, vars)
+	c.remember(p, key, round(requested))
+	if requested > MaxCost {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if p.refused == nil || len(p.refused) > manyVariants {
+			p.refused = map[string]time.Time{}
+		}
+		p.refused[string(key)] = time.Now()
+	}
 	return nil
+}
+
+// refusedFor is how long a query is not sent whose cost was above MaxCost by an answer: prices change.
+const refusedFor = 10 * time.Minute
+
+// plain makes variables what they are in JSON, where some are not: a number of another kind, a struct, a pointer.
+func plain(vars map[string]any) (map[string]any, error) {
+	if isPlain(vars) {
+		return vars, nil
+	}
+	b, err := json.Marshal(vars)
+	if err != nil {
+		return nil, fmt.Errorf("%w: its variables: %w", ErrQuery, err)
+	}
+	var out map[string]any
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	if err := d.Decode(&out); err != nil {
+		return nil, fmt.Errorf("%w: its variables: %w", ErrQuery, err)
+	}
+	return out, nil
+}
+
+func isPlain(v any) bool {
+	switch v := v.(type) {
+	case nil, bool, string, int, int32, int64, float64, json.Number:
+		return true
+	case map[string]any:
+		for _, e := range v {
+			if !isPlain(e) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		return !slices.ContainsFunc(v, func(e any) bool { return !isPlain(e) })
+	}
+	return false
 }
 
 func (c *Costs) tooExpensive(p *plan, r Request, cost int) error {

@@ -29,7 +29,11 @@ func Each[T any](ctx context.Context, s *Shop, query string, variables map[strin
 		if vars == nil {
 			vars = map[string]any{}
 		}
-		most := number(vars["first"])
+		most, err := mostOf(vars)
+		if err != nil {
+			yield(none, err)
+			return
+		}
 		for {
 			first, err := s.pageSize(query, vars, most)
 			if err != nil {
@@ -67,6 +71,22 @@ func Each[T any](ctx context.Context, s *Shop, query string, variables map[strin
 			vars["after"] = page.PageInfo.EndCursor
 		}
 	}
+}
+
+// mostOf is the most that a page may have, 0 where nobody says.
+func mostOf(vars map[string]any) (int, error) {
+	if vars["first"] == nil {
+		return 0, nil
+	}
+	p, err := plain(map[string]any{"first": vars["first"]})
+	if err != nil {
+		return 0, err
+	}
+	most := number(p["first"])
+	if most < 1 {
+		return 0, fmt.Errorf("shopify: Each: the variable first is %v; want the most that a page may have, 1 or more", vars["first"])
+	}
+	return most, nil
 }
 
 // pageSize is the largest page that costs no more than is left in the bucket, within a tenth and a half of its size: it is one of several calls, of several processes.

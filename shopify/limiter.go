@@ -165,7 +165,11 @@ func (r *Reservation) wait(ctx context.Context, turn Turn, err error) error {
 		}
 		if !until.IsZero() && !now.Add(turn.After).Before(until) {
 			r.leave(ctx)
-			return &QuotaError{Bucket: r.name, Cost: r.call.Cost, After: max(turn.After, askAgain), Cause: err}
+			after := max(turn.After, askAgain)
+			if turn.Size == 0 && err == nil { // nobody knows
+				after = max(after, time.Second)
+			}
+			return &QuotaError{Bucket: r.name, Cost: r.call.Cost, After: after, Cause: err}
 		}
 		pause := max(turn.Again, time.Millisecond)
 		if first {
@@ -202,7 +206,7 @@ func (r *Reservation) Settle(ctx context.Context, a Answer) error {
 	if r.done.Swap(true) {
 		return nil
 	}
-	return r.l.buckets.Settle(ctx, r.name, r.call, r.grant, a)
+	return r.l.buckets.Settle(ctx, r.name, r.call, r.grant, a.sane())
 }
 
 // Lost says that the answer will not come; see Answer.Lost.

@@ -2,6 +2,7 @@ package shopify
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -56,6 +57,24 @@ type Answer struct {
 	Left, Size, Rate float64
 }
 
+// sane leaves out what can't be: an answer comes from outside.
+func (a Answer) sane() Answer {
+	const most = 1e12 // points, of any bucket
+	if math.IsNaN(a.Actual) || a.Actual > most {
+		a.Actual = -1
+	}
+	if !(a.Left >= 0 && a.Left <= most && a.Size > 0 && a.Size <= most && a.Rate > 0 && a.Rate <= most) {
+		a.Left, a.Size, a.Rate = 0, 0, 0
+	}
+	return a
+}
+
+// turnAgain is when a call asks again that waits for others, and probeLease how long one is waited for that asks what nobody knows.
+const (
+	turnAgain  = time.Second
+	probeLease = 15 * time.Second
+)
+
 // lostAfter is how long a call whose answer was lost may still reach Shopify.
 const lostAfter = 10 * time.Second
 
@@ -78,12 +97,45 @@ type localBucket struct {
 	bucket
 
 	lines [2][]Call // background, interactive
-	lost  []lostCall
+	way   map[uint64]flight
+	ends  time.Duration // when the first of them is given up; 0 if there is none
 }
 
-type lostCall struct {
-	cost  float64
-	until time.Duration
+// flight is a call under way, until when it is one, and what it is.
+type flight struct {
+	cost        float64
+	until       time.Duration
+	probe, lost bool
+}
+
+// keepFlight keeps a call under way.
+func (b *localBucket) keepFlight(id uint64, f flight) {
+	b.way[id] = f
+	if b.ends == 0 || f.until < b.ends {
+		b.ends = f.until
+	}
+}
+
+// expire gives up calls whose answer has not come.
+func (b *localBucket) expire(now time.Duration) {
+	if b.ends == 0 || now < b.ends {
+		return
+	}
+	b.ends = 0
+	for id, f := range b.way {
+		if f.until > now {
+			b.keepFlight(id, f)
+			continue
+		}
+		delete(b.way, id)
+		if f.probe {
+			b.probes = max(0, b.probes-1)
+		}
+		if !f.lost {
+			b.lost += f.cost
+		}
+		b.lose(f.cost)
+	}
 }
 
 // NewLocal makes a Local. Tests of other Buckets compare with it.
@@ -104,6 +156,11 @@ func (l *Local) Take(_ context.Context, name string, c Call) (Turn, error) {
 			*line = (*line)[1:]
 		}
 		g := Grant{Epoch: b.epoch, At: now, Spent: b.spent, Refunded: b.refunded}
+		f := flight{cost: c.Cost, until: now + c.Lease, probe: !b.known}
+		if f.probe {
+			f.until = now + min(c.Lease, probeLease)
+		}
+		b.keepFlight(c.ID, f)
 		b.let(c.Cost)
 		b.took(c)
 		l.hint(b)
@@ -114,8 +171,9 @@ func (l *Local) Take(_ context.Context, name string, c Call) (Turn, error) {
 		*line = append(*line, c)
 	}
 	t := Turn{Size: b.size, After: b.wait(c.Cost, b.keep(c), b.before(c, i))}
-	t.Again = t.After
-	if i == 0 {
+	// A hint comes when it is the call's turn.
+	t.Again = max(t.After, turnAgain)
+	if i == 0 && !b.lets(c.Cost, b.keep(c)) {
 		t.Again = b.soonest(c.Cost, b.keep(c))
 	}
 	return t, nil
@@ -187,15 +245,10 @@ func (l *Local) get(name string, now time.Duration) *localBucket {
 			l.forget()
 		}
 		l.epoch++
-		b = &localBucket{bucket: bucket{epoch: l.epoch, at: now, marginAt: now}}
+		b = &localBucket{bucket: bucket{epoch: l.epoch, at: now, marginAt: now}, way: map[uint64]flight{}}
 		l.buckets[name] = b
 	}
-	b.lost = slices.DeleteFunc(b.lost, func(c lostCall) bool {
-		if c.until <= now {
-			b.lose(c.cost)
-		}
-		return c.until <= now
-	})
+	b.expire(now)
 	b.advance(now)
 	return b
 }
@@ -231,12 +284,22 @@ func (l *Local) Settle(_ context.Context, name string, c Call, g Grant, a Answer
 	defer l.mu.Unlock()
 	now := time.Since(l.start)
 	b := l.get(name, now)
-	if a.Lost {
-		b.probes = max(0, b.probes-1) // another may ask
-		b.lost = append(b.lost, lostCall{c.Cost, now + lostAfter})
-		return nil
+	f, known := b.way[c.ID]
+	switch {
+	case a.Lost && known:
+		if f.probe {
+			b.probes = max(0, b.probes-1) // another may ask
+		}
+		b.lost += f.cost
+		b.keepFlight(c.ID, flight{cost: f.cost, until: now + lostAfter, lost: true})
+	case a.Lost: // given up before
+	default:
+		if !known { // given up before, or of another memory: only what is left is news
+			g.Epoch = -1
+		}
+		delete(b.way, c.ID)
+		b.settle(g, c.Cost, a, now)
 	}
-	b.settle(g, c.Cost, a, now)
 	l.hint(b)
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -28,8 +29,8 @@ type Config struct {
 	Limiter *Limiter
 	// Base sends requests; nil means an http.Transport of its own, which keeps 64 connections to a host alive.
 	Base http.RoundTripper
-	// Breakers has a Breaker for each host; nil means one with the defaults of package breaker, for the 1000 hosts that were used last. It has to have breaker.NoTimeout: waiting for quota is no fault
-	// of the host's; Timeout is for that.
+	// Breakers has a Breaker for each host; nil means one with the defaults of package breaker, for the 1000 hosts that were used last. It has to have breaker.NoTimeout and no SlowCall: a call waits for quota
+	// within it, which is no fault of the host's. Timeout is for the host.
 	Breakers *breaker.Group
 	// Timeout is how long one attempt may take, from its being sent to its answer's end, without the wait for quota; 0 means 30 s.
 	Timeout time.Duration
@@ -153,7 +154,8 @@ type exchange struct {
 	shop       string // the host
 	path       string
 	version    string
-	graphql    *Request // nil for REST
+	isGraphQL  bool
+	graphql    *Request // nil for REST, and for GraphQL that can't be read
 	operation  string
 	cost       float64
 	costs      *Costs
@@ -173,6 +175,7 @@ type reply struct {
 
 // extracts is what the transport reads of a GraphQL answer.
 type extracts struct {
+	Data   presence
 	Errors []struct {
 		Extensions struct{ Code string }
 	}
@@ -183,6 +186,20 @@ type extracts struct {
 			ThrottleStatus     struct{ MaximumAvailable, CurrentlyAvailable, RestoreRate float64 }
 		}
 	}
+}
+
+// presence is whether there is anything but null, without looking at it.
+type presence bool
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (p *presence) UnmarshalJSON(b []byte) error {
+	*p = presence(!bytes.Equal(b, []byte("null")))
+	return nil
+}
+
+// throttled says whether a request was refused for want of quota: it had no effect at all. One that has data, or has cost something, is another thing.
+func (e *extracts) throttled() bool {
+	return e.has("THROTTLED") && !bool(e.Data) && (e.Extensions.Cost == nil || e.Extensions.Cost.ActualQueryCost == nil)
 }
 
 func (e *extracts) has(code string) bool {
@@ -250,7 +267,10 @@ func (t *Transport) open(req *http.Request) (*exchange, error) {
 	if !versioned && (!strings.HasPrefix(req.URL.Path, "/admin/") || !strings.HasSuffix(req.URL.Path, ".json")) {
 		return nil, nil //nolint:nilnil // no request of ours
 	}
-	x := &exchange{shop: cmp.Or(req.Host, req.URL.Host), path: req.URL.Path, version: v, cost: 1}
+	if rest == "graphql.json" {
+		v, resource = "", rest
+	}
+	x := &exchange{shop: hostOf(req), path: req.URL.Path, version: v, cost: 1}
 	switch req.Method {
 	case http.MethodPost, http.MethodPatch:
 	default:
@@ -272,8 +292,14 @@ func (t *Transport) open(req *http.Request) (*exchange, error) {
 	return x, t.openGraphQL(req, x)
 }
 
+// hostOf is a request's host, in one form.
+func hostOf(req *http.Request) string {
+	return strings.TrimSuffix(strings.ToLower(cmp.Or(req.Host, req.URL.Host)), ":443")
+}
+
 // openGraphQL reads a GraphQL request, and finds what it costs. What can't be read or computed is sent as it is, for Shopify to say what is wrong: it counts as one point.
 func (t *Transport) openGraphQL(req *http.Request, x *exchange) error {
+	x.isGraphQL = true
 	if r, ok := req.Context().Value(requestKey{}).(*Request); ok {
 		x.graphql = r
 	} else {
@@ -310,7 +336,7 @@ func (t *Transport) do(req *http.Request, x *exchange) (*reply, error) {
 		switch {
 		case err != nil:
 			return nil, err
-		case r.throttled:
+		case r.throttled, r.after > 0 && r.StatusCode >= http.StatusInternalServerError:
 			return nil, &delayedError{&answerError{r}}
 		case r.StatusCode >= http.StatusInternalServerError || r.extracts.has("INTERNAL_SERVER_ERROR"):
 			return nil, &answerError{r}
@@ -339,7 +365,7 @@ func (t *Transport) bucket(x *exchange) string {
 	if t.cfg.App != "" {
 		name = t.cfg.App + "/" + name
 	}
-	if x.graphql == nil {
+	if !x.isGraphQL {
 		name += "/rest"
 	}
 	return name
@@ -355,7 +381,8 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, x *exchange)
 		}
 		waited := time.Since(begun)
 		r, err := t.send(ctx, req, x, waited, reservation)
-		if err != nil || !r.throttled || n > t.cfg.MaxThrottled || r.extracts.Extensions.Cost == nil && x.graphql != nil {
+		// One that does not say what is left is not waited out by the bucket: it may have come from anywhere on the way.
+		if err != nil || !r.throttled || n > t.cfg.MaxThrottled || r.quota(x).Size == 0 {
 			return r, err
 		}
 	}
@@ -365,9 +392,13 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, x *exchange)
 func (t *Transport) send(ctx context.Context, req *http.Request, x *exchange, waited time.Duration, reservation *Reservation) (*reply, error) {
 	sctx, cancel := context.WithTimeout(ctx, t.cfg.Timeout)
 	defer cancel()
+	defer reservation.Lost(ctx) //nolint:errcheck // of a panic beneath; it does nothing after what follows
 	begun := time.Now()
 	r, err := t.exchange(sctx, req, x)
 	if err != nil {
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+			_ = reservation.Cancel(ctx) // nothing was sent
+		}
 		_ = reservation.Lost(ctx) // Buckets that can't be told find out by themselves
 		if sctx.Err() != nil && ctx.Err() == nil {
 			err = fmt.Errorf("shopify: no answer of %s within %s: %w", x.shop, t.cfg.Timeout, err)
@@ -409,11 +440,14 @@ func (t *Transport) exchange(ctx context.Context, req *http.Request, x *exchange
 	case int64(len(r.body)) > t.cfg.MaxAnswer:
 		return nil, fmt.Errorf("shopify: the answer of %s is longer than Config.MaxAnswer, %d bytes", x.shop, t.cfg.MaxAnswer)
 	}
-	if x.graphql != nil && resp.StatusCode == http.StatusOK {
+	if x.isGraphQL && resp.StatusCode == http.StatusOK {
 		_ = json.Unmarshal(r.body, &r.extracts) // what is no JSON has none
 	}
-	r.throttled = resp.StatusCode == http.StatusTooManyRequests || r.extracts.has("THROTTLED")
-	if r.throttled {
+	r.throttled = resp.StatusCode == http.StatusTooManyRequests || r.extracts.throttled()
+	if c := r.extracts.Extensions.Cost; c != nil && r.throttled && c.RequestedQueryCost > 0 {
+		x.cost = c.RequestedQueryCost // that is what has to be there
+	}
+	if r.throttled || resp.Header.Get("Retry-After") != "" {
 		r.after = r.retryAfter(x)
 	}
 	return r, nil
@@ -426,8 +460,8 @@ func (r *reply) retryAfter(x *exchange) time.Duration {
 		return max(10*time.Millisecond, time.Duration(lack/c.ThrottleStatus.RestoreRate*float64(time.Second)))
 	}
 	// Shopify's is a number of seconds with a fraction, unlike RFC 9110's.
-	if s, err := strconv.ParseFloat(r.Header.Get("Retry-After"), 64); err == nil && s > 0 && s < 3600 {
-		return time.Duration(s * float64(time.Second))
+	if s, err := strconv.ParseFloat(r.Header.Get("Retry-After"), 64); err == nil && s > 0 {
+		return time.Duration(min(s, longest.Seconds()) * float64(time.Second))
 	}
 	return time.Second
 }
@@ -438,7 +472,7 @@ const restRefill = 20
 // quota is what an answer says of the quota.
 func (r *reply) quota(x *exchange) Answer {
 	a := Answer{Actual: -1}
-	if x.graphql == nil {
+	if !x.isGraphQL {
 		used, size, ok := strings.Cut(r.Header.Get("X-Shopify-Shop-Api-Call-Limit"), "/")
 		u, uerr := strconv.ParseFloat(used, 64)
 		s, serr := strconv.ParseFloat(size, 64)

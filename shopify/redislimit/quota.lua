@@ -14,24 +14,37 @@ local now = t[1] * 1 + t[2] / 1e6
 
 -- Seconds: how long a lost answer's call counts as under way, a call does while nothing is known, a ticket lives beyond the time when its call asks again, one lives that was told that it
 -- is its turn, and the longest time to ask again.
-local LOST, PROBE, GRACE, TURN, AGAIN = 10, 15, 2, 1, 2
+local LOST, PROBE, GRACE, TURN, AGAIN = 10, 15, 1, 2, 1
 local TTL = 3600000 -- ms: a bucket that nobody uses is full long before
 
 -- The state is one packed string: known, size, rate, left, at, under way, probes, spent, refunded, margin, margin's time, asked, taken, allowance, epoch, waiting (background,
--- interactive), number of the next ticket, when the first call under way ends, and until when the other keys last.
-local form = '<dddddddddddddddddddd'
+-- interactive), number of the next ticket, when the first call under way ends, until when the other keys last, and how much of what is under way is lost.
+local form = '<ddddddddddddddddddddd'
 local b = {}
 local packed = redis.call('GET', state)
 if packed and #packed == struct.size(form) then -- not another release's
-  b.known, b.size, b.rate, b.left, b.at, b.way, b.probes, b.spent, b.refunded, b.margin, b.marginAt, b.asked, b.taken, b.allowance, b.epoch, b[1], b[2], b.seq, b.ends, b.lasts = struct.unpack(form, packed)
+  b.known, b.size, b.rate, b.left, b.at, b.way, b.probes, b.spent, b.refunded, b.margin, b.marginAt, b.asked, b.taken, b.allowance, b.epoch, b[1], b[2], b.seq, b.ends, b.lasts, b.lost = struct.unpack(form, packed)
 else
   b.known, b.size, b.rate, b.left, b.at, b.way, b.probes, b.spent, b.refunded, b.margin, b.marginAt, b.asked, b.taken, b.allowance, b.epoch = 0, 0, 0, 0, now, 0, 0, 0, 0, 0, now, 0, 0, 0, now
-  b[1], b[2], b.seq, b.ends, b.lasts = 0, 0, 0, 0, 0
+  b[1], b[2], b.seq, b.ends, b.lasts, b.lost = 0, 0, 0, 0, 0, 0
   redis.call('DEL', way, lines[1], lines[2], tickets) -- of a time before
 end
 
 local function save()
-  redis.call('SET', state, struct.pack(form, b.known, b.size, b.rate, b.left, b.at, b.way, b.probes, b.spent, b.refunded, b.margin, b.marginAt, b.asked, b.taken, b.allowance, b.epoch, b[1], b[2], b.seq, b.ends, b.lasts), 'PX', TTL)
+  redis.call('SET', state, struct.pack(form, b.known, b.size, b.rate, b.left, b.at, b.way, b.probes, b.spent, b.refunded, b.margin, b.marginAt, b.asked, b.taken, b.allowance, b.epoch, b[1], b[2], b.seq, b.ends, b.lasts, b.lost), 'PX', TTL)
+end
+
+-- A clock that was set back, or another server's after a failover: what was to happen then happens as long from now as it can be.
+local function rewind()
+  if now >= b.at - 1 then return end
+  b.at, b.marginAt = now, now
+  if b.epoch > now then b.epoch = now end
+  local all = redis.call('HGETALL', way)
+  for i = 1, #all, 2 do
+    local c, at, spent, refunded, ends, probe = struct.unpack('<dddddd', all[i + 1])
+    redis.call('HSET', way, all[i], struct.pack('<dddddd', c, math.min(at, now), spent, refunded, math.min(ends, now + 60), probe))
+  end
+  if b.ends > now + 60 then b.ends = now + 60 end
 end
 
 -- Calls whose lease has ended are lost: they have cost what they might have.
@@ -44,8 +57,9 @@ local function expire()
     if ends <= now then
       redis.call('HDEL', way, all[i])
       b.way = math.max(0, b.way - c)
+      if probe < 0 then b.lost = math.max(0, b.lost - c) end
       b.spent = b.spent + c
-      b.probes = math.max(0, b.probes - probe)
+      b.probes = math.max(0, b.probes - math.max(0, probe))
     elseif b.ends == 0 or ends < b.ends then
       b.ends = ends
     end
@@ -195,9 +209,9 @@ local function take()
   if b.known == 1 then
     local share = 1
     if b.asked > 0 then share = b.taken / b.asked end
-    after = math.max(0, need(cost, keepOf()) + before(rank) * share - b.left - b.way * (1 - share)) / b.rate
-    again = after
-    if rank == 0 then again = math.max(0, need(cost, keepOf()) - b.left) / b.rate end
+    after = math.min(3600, math.max(0, need(cost, keepOf()) + before(rank) * share - b.left - math.max(0, b.way - b.lost) * (1 - share)) / b.rate)
+    again = math.max(after, AGAIN) -- a hint comes when it is the call's turn
+    if rank == 0 and not lets(cost, keepOf()) then again = math.max(0, need(cost, keepOf()) - b.left) / b.rate end
     if now < b.epoch + SETTLE_IN then again = math.max(again, b.epoch + SETTLE_IN - now) end
   end
   again = math.min(again, AGAIN)
@@ -213,17 +227,16 @@ local function settle()
   local lower, upper = -math.huge, left
   if known then
     if actual < 0 then actual = cost end
-    actual = math.min(actual, cost)
     b.probes = math.max(0, b.probes - 1)
     b.way = math.max(0, b.way - cost)
     b.left = b.left + cost - actual
     lower = left - b.way - (b.spent - spent)
     upper = left + (b.refunded - refunded) + rate * math.max(0, now - at)
     b.spent = b.spent + actual
-    b.refunded = b.refunded + cost - actual
+    b.refunded = b.refunded + math.max(0, cost - actual)
     if size > 0 then
       b.asked = b.asked * 0.98 + cost
-      b.taken = b.taken * 0.98 + actual
+      b.taken = b.taken * 0.98 + math.min(actual, cost)
     end
   end
   if size > 0 then
@@ -242,6 +255,7 @@ local function settle()
   hint()
 end
 
+rewind()
 expire()
 advance()
 local answer = 0
@@ -253,8 +267,9 @@ elseif op == 'lost' then -- it may still arrive
   local old = redis.call('HGET', way, id)
   if old then
     local c, at, spent, refunded, _, probe = struct.unpack('<dddddd', old)
-    redis.call('HSET', way, id, struct.pack('<dddddd', c, at, spent, refunded, now + LOST, 0))
-    b.probes = math.max(0, b.probes - probe) -- another may ask
+    redis.call('HSET', way, id, struct.pack('<dddddd', c, at, spent, refunded, now + LOST, -1)) -- -1: lost
+    b.probes = math.max(0, b.probes - math.max(0, probe)) -- another may ask
+    if probe >= 0 then b.lost = b.lost + c end
     if b.ends == 0 or now + LOST < b.ends then b.ends = now + LOST end
   end
 else -- leave: also if it was let go in the moment that nobody waited any more

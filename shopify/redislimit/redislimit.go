@@ -146,15 +146,22 @@ func (s *Store) Settle(ctx context.Context, name string, c shopify.Call, g shopi
 
 // settling is a context for what has to be noted whatever becomes of the caller.
 func settling(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), ownTimeout)
+	return context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 }
 
 // Leave implements shopify.Buckets.
 func (s *Store) Leave(ctx context.Context, name string, c shopify.Call) error {
-	ctx, cancel := settling(ctx)
-	defer cancel()
-	_, err := s.run(ctx, "leave", name, c)
-	return err
+	leave := func() error {
+		ctx, cancel := settling(ctx)
+		defer cancel()
+		_, err := s.run(ctx, "leave", name, c)
+		return err
+	}
+	if _, hurried := ctx.Deadline(); hurried || ctx.Err() != nil {
+		go leave() //nolint:errcheck // whoever left does not wait for a server that hangs; the place ends by itself
+		return nil
+	}
+	return leave()
 }
 
 // Hints implements shopify.Buckets. The first call that waits subscribes, and the last one that stops ends that.

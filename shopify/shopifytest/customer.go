@@ -109,8 +109,7 @@ func displayName(o *object) string {
 // newCustomer makes a customer. An id of 0 is the next.
 func (s *Shop) newCustomer(id int64) *object {
 	if id == 0 {
-		s.last++
-		id = s.last
+		id = s.nextID()
 	}
 	return s.put("Customer", id, stamps(map[string]any{}))
 }
@@ -146,7 +145,7 @@ func (s *Shop) taken(field, v string, other *object) bool {
 func customerByIdentifier(x *execution, _ *object, in *input) (any, error) {
 	by := in.object("identifier")
 	if id, ok := by.str("id"); ok {
-		return gid(id), nil
+		return typed("Customer", gid(id))
 	}
 	for arg, field := range map[string]string{"emailAddress": "email", "phoneNumber": "phone"} {
 		if v, ok := by.str(arg); ok {

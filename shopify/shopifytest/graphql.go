@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -106,22 +107,24 @@ func (c *call) prepare(req request) (*execution, []*gqlError) {
 		return nil, []*gqlError{{Message: "An operation name is required"}}
 	}
 	vars := plainNumbers(req.Variables).(map[string]any)
+	if e := strictVariables(schema, op, vars); e != nil {
+		return nil, []*gqlError{badVariable(op, req.Variables, e)}
+	}
 	coerced, err := validator.VariableValues(schema, op, vars)
 	if err != nil {
 		return nil, []*gqlError{badVariable(op, req.Variables, err)}
 	}
+	coerced, _ = loose(reflect.ValueOf(coerced)).(map[string]any)
 	x := &execution{shop: c.shop, version: c.version, schema: schema, op: op, vars: coerced, scopes: c.server.cfg.Scopes}
-	for _, s := range op.SelectionSet {
-		if f, ok := s.(*ast.Field); ok {
-			if e := tooMany(f.ArgumentMap(coerced), []any{f.Alias}); e != nil {
-				e.Locations = at(f.Position)
-				return nil, []*gqlError{e}
-			}
-		}
-	}
 	root := schema.Query
 	if op.Operation == ast.Mutation {
 		root = schema.Mutation
+	}
+	for _, s := range x.collect(nil, root, []ast.SelectionSet{op.SelectionSet}) {
+		if e := tooMany(s.field.ArgumentMap(coerced), []any{s.field.Alias}); e != nil {
+			e.Locations = at(s.field.Position)
+			return nil, []*gqlError{e}
+		}
 	}
 	if e := x.support(root, op.SelectionSet); e != nil {
 		return nil, []*gqlError{e}
@@ -158,6 +161,33 @@ func plainNumbers(v any) any {
 		return out
 	default:
 		return v
+	}
+}
+
+// loose makes lists []any: gqlparser makes a list of one element in its own type.
+func loose(v reflect.Value) any {
+	switch v.Kind() {
+	case reflect.Interface, reflect.Pointer:
+		if v.IsNil() {
+			return nil
+		}
+		return loose(v.Elem())
+	case reflect.Map:
+		out := make(map[string]any, v.Len())
+		for _, k := range v.MapKeys() {
+			out[k.String()] = loose(v.MapIndex(k))
+		}
+		return out
+	case reflect.Slice:
+		out := make([]any, v.Len())
+		for i := range out {
+			out[i] = loose(v.Index(i))
+		}
+		return out
+	case reflect.Invalid:
+		return nil
+	default:
+		return v.Interface()
 	}
 }
 
@@ -237,23 +267,31 @@ func debugFields(out []costOfField, path []string, nodes []*shopify.Node) []cost
 
 // execute runs the request, gives back what it has not cost, and answers.
 func (c *call) execute(x *execution, e shopify.Explanation) {
-	s := c.shop
+	out, status, events := c.shop.execute(x, e)
+	c.finish(http.StatusOK, c.extend(out, status, e), events)
+}
+
+func (s *Shop) execute(x *execution, e shopify.Explanation) (out fields, status cost, events []event) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	data := x.run()
 	spent := actual(e, data)
 	x.app.points.used = max(0, x.app.points.used-(float64(e.Requested)-spent))
 	s.stats.Points += spent
-	status := s.cost(x.app, e, &spent)
-	events := s.outbox
-	s.outbox = nil
-	s.stats.Webhooks += len(events)
-	var out fields
+	status = s.cost(x.app, e, &spent)
 	out.set("data", data)
 	if len(x.errs) > 0 {
 		out = append(out, fields{{"errors", x.errs}}...)
 	}
-	s.mu.Unlock()
-	c.finish(http.StatusOK, c.extend(out, status, e), events)
+	return out, status, s.take()
+}
+
+// take empties the outbox.
+func (s *Shop) take() []event {
+	events := s.outbox
+	s.outbox = nil
+	s.stats.Webhooks += len(events)
+	return events
 }
 
 // Exec runs a GraphQL request of version 2026-04 on the shop, free of quota, faults and latency, to put things there: it returns the answer's data.
@@ -271,28 +309,30 @@ func (s *Shop) Exec(query string, variables map[string]any) (json.RawMessage, er
 	}
 	x, errs := c.prepare(req)
 	if errs == nil {
-		s.mu.Lock()
-		x.app = s.app(s.server.cfg.Token)
-		x.scopes = nil
-		data := x.run()
-		errs = x.errs
-		events := s.outbox
-		s.outbox = nil
-		s.stats.Webhooks += len(events)
-		b, err = json.Marshal(data)
-		s.mu.Unlock()
-		s.server.send(s, events)
+		data, b, events, err := s.exec(x)
 		if err != nil {
 			return nil, fmt.Errorf("shopifytest: Exec: %w", err)
 		}
+		s.server.send(s, events)
+		errs = x.errs
 		if message := userErrors(data); errs == nil && message != "" {
 			return b, fmt.Errorf("shopifytest: Exec: %s", message)
 		}
+		if errs == nil {
+			return b, nil
+		}
 	}
-	if errs != nil {
-		return b, fmt.Errorf("shopifytest: Exec: %w", errs[0])
-	}
-	return b, nil
+	return nil, fmt.Errorf("shopifytest: Exec: %w", errs[0])
+}
+
+// exec runs a request for nobody's account.
+func (s *Shop) exec(x *execution) (data any, b json.RawMessage, events []event, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x.app, x.scopes = s.app(s.server.cfg.Token), nil
+	data = x.run()
+	b, err = json.Marshal(data)
+	return data, b, s.take(), err
 }
 
 // userErrors are the messages of user errors in an answer.

@@ -173,16 +173,14 @@ func (s *Shop) setQuantity(l *object, name string, to int) {
 
 func (s *Shop) newLocation(id int64, name string) *object {
 	if id == 0 {
-		s.last++
-		id = s.last
+		id = s.nextID()
 	}
 	return s.put("Location", id, stamps(map[string]any{"name": name, "address": value("LocationAddress", map[string]any{})}))
 }
 
 // oneLocation is one by its ID, or the first.
 func oneLocation(x *execution, _ *object, in *input) (any, error) {
-	id := in.id("id")
-	return cmp.Or(id, x.shop.lists["Location"][0].id), nil
+	return typed("Location", cmp.Or(in.id("id"), x.shop.lists["Location"][0].id))
 }
 
 func changes(_ *execution, o *object, in *input) (any, error) {

@@ -96,7 +96,7 @@ func inventoryChange(x *execution, in *input, p *payload, set bool) (func(), err
 	ignore, _ := in.bool("ignoreCompareQuantity")
 	type change struct {
 		level *object
-		to    int
+		to    int // or by how much
 	}
 	var all []change
 	for i, c := range in.list(list) {
@@ -123,15 +123,18 @@ func inventoryChange(x *execution, in *input, p *payload, set bool) (func(), err
 				p.reject(code, "The quantity to compare with no longer matches the persisted quantity.", append(at, field)...)
 			}
 		}
+		to := n
 		if !set {
-			n += have
+			to += have
+		} else if slices.ContainsFunc(all, func(c change) bool { return c.level == l }) {
+			p.reject("NO_DUPLICATE_INVENTORY_ITEM_ID_GROUP_ID_PAIR", "The combination of inventoryItemId and locationId must be unique.", at...)
 		} else if n < 0 && name == "on_hand" {
 			p.reject("INVALID_QUANTITY_NEGATIVE", "The quantity can't be negative.", append(at, "quantity")...)
 		}
 		const most = 1_000_000_000
-		if n > most {
+		if to > most {
 			p.reject("INVALID_QUANTITY_TOO_HIGH", "The quantity can't be higher than 1,000,000,000.", append(at, number)...)
-		} else if n < -most {
+		} else if to < -most {
 			p.reject("INVALID_QUANTITY_TOO_LOW", "The quantity can't be lower than -1,000,000,000.", append(at, number)...)
 		}
 		all = append(all, change{l, n})
@@ -142,6 +145,9 @@ func inventoryChange(x *execution, in *input, p *payload, set bool) (func(), err
 			names := []string{name}
 			if name == "available" || name == "on_hand" {
 				names = []string{"available", "on_hand"}
+			}
+			if !set {
+				c.to += c.level.quantity(name)
 			}
 			delta := c.to - c.level.quantity(name)
 			x.shop.setQuantity(c.level, name, c.to)

@@ -159,10 +159,19 @@ func (x *execution) access(parent string, f *ast.Field) error {
 		}
 	}
 	scope, ok := scopeOf[typ]
-	if !ok || slices.Contains(x.scopes, verb+scope) || slices.Contains(x.scopes, "write_"+scope) {
+	if !ok || x.granted(verb, scope) {
 		return nil
 	}
-	e := coded("ACCESS_DENIED", "Access denied for %s field. Required access: `%s%s` access scope.", f.Name, verb, scope)
+	return denied(f.Name, verb, scope)
+}
+
+// granted says whether the app has a scope; one to write is one to read.
+func (x *execution) granted(verb, scope string) bool {
+	return x.scopes == nil || slices.Contains(x.scopes, verb+scope) || slices.Contains(x.scopes, "write_"+scope)
+}
+
+func denied(field, verb, scope string) *gqlError {
+	e := coded("ACCESS_DENIED", "Access denied for %s field. Required access: `%s%s` access scope.", field, verb, scope)
 	e.Extensions["documentation"] = "https://shopify.dev/api/usage/access-scopes"
 	e.Extensions["requiredAccess"] = "`" + verb + scope + "` access scope."
 	return e
@@ -256,7 +265,7 @@ func (x *execution) metafield(in *input, owner *object, p *payload, at []string)
 		}
 	}
 	return func() *object {
-		if old == nil {
+		if old = x.shop.metafield(owner.id, namespace, key); old == nil { // the same call may have made it
 			return x.shop.add("Metafield", stamps(map[string]any{"namespace": namespace, "key": key, "type": typ, "value": v, "owner": owner.id, "ownerType": ownerTypes[owner.typ]}))
 		}
 		old.f["value"] = v
@@ -276,6 +285,9 @@ func (x *execution) metafieldInputs(in *input, owner *object, p *payload) func(*
 		at := []string{"metafields", itoa(i)}
 		if id, ok := m.str("id"); ok {
 			old := x.have(p, "Metafield", gid(id), "Metafield does not exist", "INVALID", append(at, "id")...)
+			if old != nil && (owner == nil || old.f["owner"] != owner.id) {
+				p.reject("INVALID", "Metafield does not belong to the resource", append(at, "id")...)
+			}
 			v, _ := m.str("value")
 			made = append(made, func(*object) { old.f["value"] = v; x.shop.touch(old) })
 			continue

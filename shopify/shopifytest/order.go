@@ -117,8 +117,7 @@ func (s *Shop) unfulfilled(line *object) int {
 // newOrder makes an order without lines. An id of 0 is the next.
 func (s *Shop) newOrder(id int64) *object {
 	if id == 0 {
-		s.last++
-		id = s.last
+		id = s.nextID()
 	}
 	s.orders++
 	currency := s.lists["Shop"][0].str("currencyCode")

@@ -164,7 +164,7 @@ func (s *Shop) priceRange(p *object) *object {
 func productByIdentifier(x *execution, _ *object, in *input) (any, error) {
 	by := in.object("identifier")
 	if id, ok := by.str("id"); ok {
-		return gid(id), nil
+		return typed("Product", gid(id))
 	}
 	if h, ok := by.str("handle"); ok {
 		if found := x.shop.where("Product", "handle", h); len(found) > 0 {
@@ -178,8 +178,7 @@ func productByIdentifier(x *execution, _ *object, in *input) (any, error) {
 func (s *Shop) newProduct(id int64, title string) *object {
 	f := stamps(map[string]any{"title": title, "handle": s.freeHandle(handle(title)), "vendor": s.lists["Shop"][0].str("name"), "status": "ACTIVE", "tags": []string{}, "seo": value("SEO", map[string]any{})})
 	if id == 0 {
-		s.last++
-		id = s.last
+		id = s.nextID()
 	}
 	p := s.put("Product", id, f)
 	s.setOptions(p, []option{{"Title", []string{defaultTitle}}})
@@ -239,8 +238,7 @@ func (s *Shop) newVariant(id int64, p *object, values []string) *object {
 	item := s.add("InventoryItem", stamps(map[string]any{"sku": nil, "tracked": false, "requiresShipping": true}))
 	s.newLevel(item, s.lists["Location"][0])
 	if id == 0 {
-		s.last++
-		id = s.last
+		id = s.nextID()
 	}
 	v := s.put("ProductVariant", id, stamps(map[string]any{
 		"product": p.id, "inventoryItem": item.id, "price": "0.00", "position": len(s.variants(p)) + 1, "selectedOptions": selected,

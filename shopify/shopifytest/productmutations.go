@@ -81,7 +81,9 @@ func productMutations() map[string]mutation {
 		"productVariantsBulkDelete": func(x *execution, in *input, p *payload) (func(), error) {
 			o := x.have(p, "Product", in.id("productId"), "Product does not exist", "PRODUCT_DOES_NOT_EXIST", "productId")
 			var gone []*object
-			for i, id := range in.strs("variantsIds") {
+			ids := in.strs("variantsIds")
+			slices.Sort(ids)
+			for i, id := range slices.Compact(ids) {
 				v := x.shop.find(gid(id))
 				if o == nil || v == nil || v.f["product"] != o.id {
 					p.reject("AT_LEAST_ONE_VARIANT_DOES_NOT_BELONG_TO_THE_PRODUCT", "At least one variant does not belong to the product", "variantsIds", itoa(i))

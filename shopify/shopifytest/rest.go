@@ -69,10 +69,14 @@ func (c *call) rest(path string) {
 		answer(c.w, http.StatusTooManyRequests, map[string]any{"errors": fmt.Sprintf("Exceeded %.0f calls per second for api client. Reduce request rates to resume uninterrupted service.", rate)})
 		return
 	}
-	s.mu.Lock()
-	status, body := c.read(strings.Split(path, "/"))
-	s.mu.Unlock()
+	status, body := c.locked(strings.Split(path, "/"))
 	c.finish(status, body, nil)
+}
+
+func (c *call) locked(parts []string) (int, any) {
+	c.shop.mu.Lock()
+	defer c.shop.mu.Unlock()
+	return c.read(parts)
 }
 
 var notFound = map[string]any{"errors": "Not Found"}
@@ -95,6 +99,9 @@ func (c *call) read(parts []string) (int, any) {
 	res, ok := resources[parts[0]]
 	if !ok || len(parts) > 2 || parts[0] == "variants" && len(parts) == 1 && parent == nil {
 		return http.StatusNotImplemented, map[string]any{"errors": "shopifytest does not support " + strings.Join(parts, "/") + ".json"}
+	}
+	if scope := scopeOf[res.typ]; c.server.cfg.Scopes != nil && scope != "" && !slices.Contains(c.server.cfg.Scopes, "read_"+scope) && !slices.Contains(c.server.cfg.Scopes, "write_"+scope) {
+		return http.StatusForbidden, map[string]any{"errors": fmt.Sprintf("[API] This action requires merchant approval for read_%s scope.", scope)}
 	}
 	if len(parts) == 2 && parts[1] != "count" {
 		o := c.byNumber(res.typ, parts[1])

@@ -129,6 +129,10 @@ func (p *searchParser) and() (term, error) {
 }
 
 func (p *searchParser) one() (term, error) {
+	if p.depth++; p.depth > 50 {
+		return term{}, coded("BAD_REQUEST", "the search query is too deep")
+	}
+	defer func() { p.depth-- }()
 	word := p.words[0]
 	p.words = p.words[1:]
 	switch {
@@ -273,12 +277,39 @@ func (s *Shop) match(typ string, o *object, t term) (bool, error) {
 	case time.Time:
 		return when(v, t)
 	case []string:
-		return slices.ContainsFunc(v, func(s string) bool { return like(s, t.value) }), nil
+		return slices.ContainsFunc(v, func(s string) bool { return likeAny(s, t.value) }), compares(typ, t)
 	case nil:
 		return t.value == "" && t.op == "", nil
 	default:
-		return like(fmt.Sprint(v), t.value), nil
+		have := fmt.Sprint(v)
+		if t.op != "" {
+			a, aerr := strconv.ParseFloat(have, 64)
+			b, berr := strconv.ParseFloat(t.value, 64)
+			if aerr != nil || berr != nil {
+				return false, compares(typ, t)
+			}
+			return compared(cmp.Compare(a, b), t.op), nil
+		}
+		return likeAny(have, t.value), nil
 	}
+}
+
+// compares complains of a comparison of what is no number or time.
+func compares(typ string, t term) error {
+	if t.op == "" {
+		return nil
+	}
+	return unsupported("the comparison %s of the search field %s of %s", t.op, t.field, typ)
+}
+
+// likeAny is like, for any of a list.
+func likeAny(have, list string) bool {
+	for want := range strings.SplitSeq(list, ",") {
+		if like(have, want) {
+			return true
+		}
+	}
+	return false
 }
 
 // mentions says whether an object has a word somewhere, as a query without a field asks.

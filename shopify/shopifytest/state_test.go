@@ -191,7 +191,7 @@ func TestSearch(t *testing.T) {
 			"tag:b AND -tag:a":                 "1",
 			"tag:b NOT tag:a":                  "1",
 			"status:draft OR status:archived":  "12",
-			"status:active,draft OR tag:a":     "0",
+			"status:active,draft OR tag:a":     "01",
 			"(tag:a OR product_type:hats) red": "02",
 			"id:" + ids[1]:                     "1",
 			"id:>=" + ids[1]:                   "12",

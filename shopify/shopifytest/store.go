@@ -56,6 +56,7 @@ type Shop struct {
 	objects map[gid]*object
 	lists   map[string][]*object // by type, in the order of their IDs
 	last    int64                // ID given
+	ensured map[int64]bool       // IDs that somebody has chosen
 	plan    Plan
 	apps    map[string]*app
 	outbox  []event
@@ -83,7 +84,7 @@ const firstID = 7_100_000_000_000 // IDs are given from here on, one counter for
 
 func newShop(s *Server, domain string) *Shop {
 	shop := &Shop{
-		Domain: domain, server: s, objects: map[gid]*object{}, lists: map[string][]*object{}, last: firstID, plan: s.cfg.Plan, apps: map[string]*app{}, orders: 1000,
+		Domain: domain, server: s, objects: map[gid]*object{}, lists: map[string][]*object{}, last: firstID, ensured: map[int64]bool{}, plan: s.cfg.Plan, apps: map[string]*app{}, orders: 1000,
 	}
 	shop.seed()
 	return shop
@@ -91,8 +92,14 @@ func newShop(s *Server, domain string) *Shop {
 
 // add makes an object with an ID of its own.
 func (s *Shop) add(typ string, f map[string]any) *object {
-	s.last++
-	return s.put(typ, s.last, f)
+	return s.put(typ, s.nextID(), f)
+}
+
+// nextID is an ID that no object has. Ensure may have been ahead.
+func (s *Shop) nextID() int64 {
+	for s.last++; s.ensured[s.last]; s.last++ {
+	}
+	return s.last
 }
 
 func (s *Shop) put(typ string, id int64, f map[string]any) *object {
@@ -149,13 +156,14 @@ func (s *Shop) Ensure(id string) error {
 	if s.find(newGID(typ, n)) != nil {
 		return nil
 	}
+	s.ensured[n] = true
 	number := strconv.FormatInt(n, 10)
 	switch typ {
 	case "Product":
 		s.newProduct(n, "Product "+number)
 	case "ProductVariant":
 		p := s.newProduct(0, "Product of "+number)
-		s.remove(s.variants(p)[0])
+		s.removeVariant(s.variants(p)[0])
 		s.newVariant(n, p, nil)
 	case "InventoryItem":
 		p := s.newProduct(0, "Product of "+number)

@@ -89,16 +89,20 @@ func of(typ, field string, by func(*object) string) resolver {
 // byID finds an object by the argument id, of a type.
 func byID(typ string) resolver {
 	return func(x *execution, _ *object, in *input) (any, error) {
-		id := in.id("id")
-		t, n, ok := id.parse()
-		if !ok || t != typ {
-			return nil, coded("RESOURCE_NOT_FOUND", "Invalid id: %s", id)
-		}
 		if typ == "InventoryLevel" {
-			return x.shop.level(id), nil
+			return x.shop.level(in.id("id")), nil
 		}
-		return newGID(t, n), nil
+		return typed(typ, in.id("id"))
 	}
+}
+
+// typed is an ID of a type.
+func typed(typ string, id gid) (any, error) {
+	t, n, ok := id.parse()
+	if !ok || t != typ {
+		return nil, coded("RESOURCE_NOT_FOUND", "Invalid id: %s", id)
+	}
+	return newGID(t, n), nil
 }
 
 // all is the connection of a type's objects, searched and sorted.
@@ -213,6 +217,9 @@ func (x *execution) node(id gid) (any, error) {
 	}
 	if _, known := kinds()[typ]; !known {
 		return nil, unsupported("objects of type %s", typ)
+	}
+	if scope, ok := scopeOf[typ]; ok && !x.granted("read_", scope) {
+		return nil, denied("node", "read_", scope)
 	}
 	if typ == "InventoryLevel" {
 		return x.shop.level(id), nil

@@ -1,0 +1,148 @@
+package redislimit_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/breakwater-go/breakwater/internal/redisserver/redistest"
+	"github.com/breakwater-go/breakwater/shopify"
+)
+
+func TestALostHintCostsNoPlace(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	rdb := redistest.Dial(t, redistest.Start(t).Addr)
+	s := newStore(t, rdb)
+	known(t, s, 1000, 10)
+	big, err := s.Take(ctx, "shop", call(1, 800))
+	require.NoError(t, err)
+	require.True(t, big.Granted)
+	// 200 left; first wants 500, second 300: both wait.
+	first, err := s.Take(ctx, "shop", call(2, 500))
+	require.NoError(t, err)
+	require.False(t, first.Granted)
+	asked := time.Now()
+	second, err := s.Take(ctx, "shop", call(3, 300))
+	require.NoError(t, err)
+	require.False(t, second.Granted)
+	// A little comes back: the first is hinted, and the message gets lost.
+	require.NoError(t, s.Settle(ctx, "shop", call(1, 800), big.Grant, shopify.Answer{Actual: 750, Left: 250, Size: 1000, Rate: 10}))
+	time.Sleep(1200 * time.Millisecond)
+	// The second asks, as it does now and then.
+	_, err = s.Take(ctx, "shop", call(3, 300))
+	require.NoError(t, err)
+	// The first asks when it was told to.
+	time.Sleep(time.Until(asked.Add(first.Again)))
+	_, err = s.Take(ctx, "shop", call(2, 500))
+	require.NoError(t, err)
+	line := rdb.ZRange(ctx, "quota:{shop}:line0", 0, -1).Val()
+	require.Len(t, line, 2)
+	require.Contains(t, line[0], ":2", "the first is still the first")
+}
+
+func TestTheServersClockGoesBack(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	rdb := redistest.Dial(t, redistest.Start(t).Addr)
+	s := newStore(t, rdb)
+	known(t, s, 0, 1000) // empty, full in a second
+	state, err := rdb.Get(ctx, "quota:{shop}:state").Bytes()
+	require.NoError(t, err)
+	add := func(i int, d float64) {
+		v := math.Float64frombits(binary.LittleEndian.Uint64(state[8*i:]))
+		binary.LittleEndian.PutUint64(state[8*i:], math.Float64bits(v+d))
+	}
+	for _, i := range []int{4, 10, 14} { // at, marginAt, epoch: as a server whose clock was 3600 s ahead has written them
+		add(i, 3600)
+	}
+	require.NoError(t, rdb.Set(ctx, "quota:{shop}:state", state, time.Hour).Err())
+	limiter, err := shopify.NewLimiter(shopify.LimiterConfig{Buckets: s, MaxWait: 6 * time.Second})
+	require.NoError(t, err)
+	r, err := limiter.Reserve(ctx, "shop", 10)
+	require.NoError(t, err, "the bucket is full after a second")
+	_ = r.Cancel(ctx)
+}
+
+func TestWaitersDoNotPollRedis(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	rdb := redistest.Dial(t, redistest.Start(t).Addr)
+	s := newStore(t, rdb)
+	c := call(1<<40, 500)
+	turn, err := s.Take(ctx, "shop", c)
+	require.NoError(t, err)
+	require.NoError(t, s.Settle(ctx, "shop", c, turn.Grant, shopify.Answer{Actual: 5, Left: 600, Size: 2000, Rate: 100}))
+	limiter, err := shopify.NewLimiter(shopify.LimiterConfig{Buckets: s})
+	require.NoError(t, err)
+	wctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			cost := 1.0
+			if i == 0 {
+				cost = 1000
+			} else {
+				time.Sleep(50 * time.Millisecond)
+			}
+			if r, err := limiter.Reserve(wctx, "shop", cost); err == nil {
+				_ = r.Cancel(wctx)
+			}
+		})
+	}
+	time.Sleep(300 * time.Millisecond)
+	rdb.ConfigResetStat(ctx)
+	time.Sleep(time.Second)
+	stats := rdb.Info(ctx, "commandstats").Val()
+	cancel()
+	wg.Wait()
+	var calls int
+	for line := range strings.Lines(stats) {
+		_, _ = fmt.Sscanf(line, "cmdstat_evalsha:calls=%d", &calls)
+	}
+	require.Less(t, calls, 500, "script calls within a second, of 50 who wait")
+}
+
+func TestWhoLeavesDoesNotWaitForAServerThatHangs(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	s := newStore(t, redistest.Dial(t, srv.Addr))
+	known(t, s, 1000, 100)
+	limiter, err := shopify.NewLimiter(shopify.LimiterConfig{Buckets: s})
+	require.NoError(t, err)
+	require.NoError(t, srv.Pause())
+	defer srv.Resume()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	begun := time.Now()
+	_, err = limiter.Reserve(ctx, "shop", 10)
+	require.Less(t, time.Since(begun), 500*time.Millisecond)
+}
+
+func TestNothingIsLeftUnderWayByThoseWhoLeft(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	rdb := redistest.Dial(t, srv.Addr)
+	s := newStore(t, rdb)
+	known(t, s, 1000, 1e-3)
+	limiter, err := shopify.NewLimiter(shopify.LimiterConfig{Buckets: s})
+	require.NoError(t, err)
+	for range 10 {
+		require.NoError(t, srv.Pause())
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		_, err = limiter.Reserve(ctx, "shop", 10)
+		cancel()
+		require.Error(t, err)
+		require.NoError(t, srv.Resume())
+		time.Sleep(100 * time.Millisecond)
+	}
+	leaked := int(rdb.HLen(t.Context(), "quota:{shop}:way").Val())
+	require.Zero(t, leaked)
+}
