@@ -256,10 +256,6 @@ func TestVariablesOfAnyType(t *testing.T) {
 	}
 	c, err := shopify.NewCosts("2026-04")
 	require.NoError(t, err)
-	type product struct {
-		Title string           `json:"title"`
-		Media []map[string]any `json:"media"`
-	}
 	const q = `mutation($p: ProductCreateInput!, $m: [CreateMediaInput!]) { productCreate(product: $p, media: $m) { product { id } } }`
 	want, err := c.Of(shopify.Request{Query: q, Variables: map[string]any{"m": make([]any, 100)}})
 	require.NoError(t, err)
@@ -304,9 +300,8 @@ func TestGraphQLThatCantBeReadUsesTheBucketOfPoints(t *testing.T) {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+shopName+"/admin/api/2026-04/graphql.json", strings.NewReader(`{ shop { id } }`))
 		require.NoError(t, err)
 		r.Header.Set("Content-Type", "application/graphql")
-		resp, err := tr.RoundTrip(r)
+		b, err := roundTrip(tr, r)
 		require.NoError(t, err)
-		b, _ := io.ReadAll(resp.Body)
 		t.Log(string(b), names.all)
 		require.NotContains(t, strings.Join(names.all, " "), "/rest")
 		require.NotContains(t, string(b), "THROTTLED")
@@ -339,7 +334,7 @@ func TestAHostHasOneBucketHoweverItIsWritten(t *testing.T) {
 	for _, host := range []string{"example.myshopify.com", "Example.myshopify.com", "example.myshopify.com:443"} {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+host+"/admin/api/2026-04/graphql.json", strings.NewReader(`{"query":"{ shop { id } }"}`))
 		require.NoError(t, err)
-		_, err = tr.RoundTrip(r)
+		_, err = roundTrip(tr, r)
 		require.NoError(t, err)
 	}
 	for _, n := range names.all[1:] {
@@ -402,6 +397,7 @@ func TestNumbersThatCantBe(t *testing.T) {
 	t.Parallel()
 	for _, st := range []string{`{"maximumAvailable":1e308,"currentlyAvailable":-1e308,"restoreRate":1e308}`, `{"maximumAvailable":2000,"currentlyAvailable":-1e308,"restoreRate":100}`, `{"maximumAvailable":1e400,"currentlyAvailable":0,"restoreRate":1}`, `{"maximumAvailable":-5,"currentlyAvailable":0,"restoreRate":-1}`} {
 		t.Run(st, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				n := 0
 				base := roundTripper(func(r *http.Request) (*http.Response, error) {
@@ -507,7 +503,7 @@ func TestAGraphQLPathWithoutAVersion(t *testing.T) {
 	require.NoError(t, err)
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+shopName+"/admin/api/graphql.json", strings.NewReader(`{"query":"{ shop { id } }"}`))
 	require.NoError(t, err)
-	_, err = tr.RoundTrip(r)
+	_, err = roundTrip(tr, r)
 	require.NoError(t, err)
 	require.Equal(t, []string{shopName}, names.all)
 }
@@ -543,14 +539,14 @@ func TestThrottledWithoutAStatus(t *testing.T) {
 func TestRoundTripperContract(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		base := roundTripper(func(r *http.Request) (*http.Response, error) { return nil, errors.New("down") })
+		base := roundTripper(func(*http.Request) (*http.Response, error) { return nil, errors.New("down") })
 		tr, err := shopify.NewTransport(shopify.Config{Base: base})
 		require.NoError(t, err)
 		for _, q := range []string{`{"query":"mutation { a }"}`, `{"query":"{ products(first: 250) { nodes { variants(first: 250) { nodes { metafields(first: 250) { nodes { id } } } } } } }"}`, `nope`} {
 			closed := &closer{Reader: strings.NewReader(q)}
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+shopName+"/admin/api/2026-04/graphql.json", closed)
 			require.NoError(t, err)
-			_, err = tr.RoundTrip(r)
+			_, err = roundTrip(tr, r)
 			require.Error(t, err)
 			require.True(t, closed.closed)
 			require.Same(t, closed, r.Body)
@@ -560,7 +556,7 @@ func TestRoundTripperContract(t *testing.T) {
 		closed := &closer{Reader: strings.NewReader(`{"query":"{ shop { id } }"}`)}
 		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+shopName+"/admin/api/2026-04/graphql.json", closed)
 		require.NoError(t, err)
-		_, err = tr.RoundTrip(r)
+		_, err = roundTrip(tr, r)
 		require.ErrorIs(t, err, context.Canceled)
 		require.True(t, closed.closed)
 	})
@@ -582,7 +578,7 @@ func TestNaN(t *testing.T) {
 		require.NoError(t, err)
 		_ = r.Settle(t.Context(), shopify.Answer{Actual: math.NaN(), Left: 1000, Size: 1000, Rate: 100})
 		time.Sleep(time.Hour)
-		r, err = l.Reserve(t.Context(), "s", 1)
+		_, err = l.Reserve(t.Context(), "s", 1)
 		require.NoError(t, err)
 	})
 }
@@ -722,3 +718,13 @@ func TestABrokenConnectionsCostIsNoRefund(t *testing.T) {
 type netOpError struct{}
 
 func (*netOpError) Error() string { return "dial tcp: connection refused" }
+
+// roundTrip sends a request, and reads the answer.
+func roundTrip(tr http.RoundTripper, r *http.Request) ([]byte, error) {
+	resp, err := tr.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return io.ReadAll(resp.Body)
+}

@@ -157,11 +157,11 @@ func (s *Store) Leave(ctx context.Context, name string, c shopify.Call) error {
 		_, err := s.run(ctx, "leave", name, c)
 		return err
 	}
-	if _, hurried := ctx.Deadline(); hurried || ctx.Err() != nil {
-		go leave() //nolint:errcheck // whoever left does not wait for a server that hangs; the place ends by itself
-		return nil
+	if _, hurried := ctx.Deadline(); !hurried && ctx.Err() == nil {
+		return leave()
 	}
-	return leave()
+	go leave() //nolint:errcheck // whoever left does not wait for a server that hangs; the place ends by itself
+	return nil
 }
 
 // Hints implements shopify.Buckets. The first call that waits subscribes, and the last one that stops ends that.

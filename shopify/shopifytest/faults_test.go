@@ -1,7 +1,6 @@
 package shopifytest_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -40,16 +39,7 @@ func TestNumbersThatNothingHolds(t *testing.T) {
 	} {
 		fake := newFake(t, shopifytest.Config{})
 		noPanic(t, func() { post(t, fake, q, nil) })
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			_, _ = try(t, fake, `{ shop { id } }`, nil)
-		}()
-		select {
-		case <-done:
-		case <-time.After(time.Second):
-			t.Errorf("after %s the shop hangs for ever", q)
-		}
+		good(t, fake, `{ shop { id } }`, nil) // it does not hang
 	}
 	fake := newFake(t, shopifytest.Config{})
 	for _, n := range []any{json.Number("99999999999999999999"), 1.5, "5", 2147483648, true, []any{5}, map[string]any{}} {
@@ -67,15 +57,9 @@ func TestOneVariantTwiceInAList(t *testing.T) {
 	noPanic(t, func() {
 		a := good(t, fake, `mutation($p: ID!) { productVariantsBulkCreate(productId: $p, variants: [{optionValues: [{optionName: "Title", name: "a"}]}, {optionValues: [{optionName: "Title", name: "b"}]}, {optionValues: [{optionName: "Title", name: "c"}]}]) { productVariants { id } userErrors { message } } }`, map[string]any{"p": p})
 		id := a.at(t, "productVariantsBulkCreate", "productVariants", 0, "id")
-		a = post(t, fake, `mutation($p: ID!, $v: [ID!]!) { productVariantsBulkDelete(productId: $p, variantsIds: $v) { userErrors { message } } }`, map[string]any{"p": p, "v": []any{id, id}})
+		post(t, fake, `mutation($p: ID!, $v: [ID!]!) { productVariantsBulkDelete(productId: $p, variantsIds: $v) { userErrors { message } } }`, map[string]any{"p": p, "v": []any{id, id}})
 	})
-	done := make(chan struct{})
-	go func() { defer close(done); _, _ = try(t, fake, `{ shop { id } }`, nil) }()
-	select {
-	case <-done:
-	case <-time.After(time.Second):
-		t.Error("the shop hangs for ever")
-	}
+	good(t, fake, `{ shop { id } }`, nil) // it does not hang
 }
 
 func TestOneInPlaceOfAList(t *testing.T) {
@@ -90,8 +74,10 @@ func TestOneInPlaceOfAList(t *testing.T) {
 	if got := fmt.Sprint(a.at(t, "tagsAdd", "node", "tags")); got != "[red]" {
 		t.Errorf("tags %s, want [red]", got)
 	}
-	a = post(t, fake, `query($ids: [ID!]!) { nodes(ids: $ids) { id } }`, map[string]any{"ids": p})
+	a = good(t, fake, `query($ids: [ID!]!) { nodes(ids: $ids) { id } }`, map[string]any{"ids": p})
+	require.Equal(t, p, a.at(t, "nodes", 0, "id"))
 	a = good(t, fake, `mutation($o: OrderCreateOrderInput!) { orderCreate(order: $o) { order { id } userErrors { message } } }`, map[string]any{"o": map[string]any{"lineItems": map[string]any{"title": "Thing", "quantity": 1, "priceSet": map[string]any{"shopMoney": map[string]any{"amount": "1", "currencyCode": "USD"}}}}})
+	require.NotNil(t, a.at(t, "orderCreate", "order"), a.Raw)
 }
 
 func TestAnEnumInOtherLetters(t *testing.T) {
@@ -117,8 +103,8 @@ func TestOneMetafieldTwiceInACall(t *testing.T) {
 	t.Parallel()
 	fake := newFake(t, shopifytest.Config{})
 	p := products(t, fake.Shop("example.myshopify.com"), 1)[0]
-	a := good(t, fake, `mutation($p: ID!) { metafieldsSet(metafields: [{ownerId: $p, namespace: "n", key: "k", type: "single_line_text_field", value: "1"}, {ownerId: $p, namespace: "n", key: "k", type: "single_line_text_field", value: "2"}]) { metafields { id } userErrors { message } } }`, map[string]any{"p": p})
-	a = good(t, fake, `query($p: ID!) { product(id: $p) { metafields(first: 5) { nodes { key value } } } }`, map[string]any{"p": p})
+	good(t, fake, `mutation($p: ID!) { metafieldsSet(metafields: [{ownerId: $p, namespace: "n", key: "k", type: "single_line_text_field", value: "1"}, {ownerId: $p, namespace: "n", key: "k", type: "single_line_text_field", value: "2"}]) { metafields { id } userErrors { message } } }`, map[string]any{"p": p})
+	a := good(t, fake, `query($p: ID!) { product(id: $p) { metafields(first: 5) { nodes { key value } } } }`, map[string]any{"p": p})
 	require.Len(t, a.at(t, "product", "metafields", "nodes"), 1, a.Raw)
 }
 
@@ -163,6 +149,7 @@ func TestSearchesThatCompare(t *testing.T) {
 		t.Errorf("status:ACTIVE,DRAFT: %s", a.Raw)
 	}
 	a = post(t, fake, `{ products(first: 10, query: "nosuchfield:1") { nodes { id } } }`, nil)
+	require.Equal(t, "FAKE_UNSUPPORTED", a.code())
 }
 
 func TestRESTHasScopes(t *testing.T) {
@@ -173,6 +160,7 @@ func TestRESTHasScopes(t *testing.T) {
 	r.Header.Set("X-Shopify-Access-Token", "token")
 	resp, err := fake.RoundTrip(r)
 	require.NoError(t, err)
+	defer resp.Body.Close()
 	require.Equal(t, http.StatusForbidden, resp.StatusCode)
 }
 
@@ -200,8 +188,10 @@ func TestOddRESTPaths(t *testing.T) {
 			r.Header.Set("X-Shopify-Access-Token", "token")
 			resp, err := fake.RoundTrip(r)
 			require.NoError(t, err)
-			b, _ := io.ReadAll(resp.Body)
-			t.Logf("%s → %d %.100s", p, resp.StatusCode, b)
+			defer resp.Body.Close()
+			b, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			require.True(t, json.Valid(b), "%s: %s", p, b)
 		})
 	}
 }
@@ -223,7 +213,7 @@ func TestOnWebhookMayMakeRequests(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				_ = fake.WaitWebhooks(context.Background())
+				_ = fake.WaitWebhooks(t.Context())
 			}
 		})
 	}
@@ -234,11 +224,11 @@ func TestWhatFailedSendsNoWebhook(t *testing.T) {
 	t.Parallel()
 	var got []string
 	fake := newFake(t, shopifytest.Config{OnWebhook: func(d webhook.Delivery) { got = append(got, d.Topic) }})
-	a := post(t, fake, `mutation { a: productCreate(product: {title: "a"}) { product { id } userErrors { message } } b: productCreate(product: {title: ""}) { product { id } userErrors { message } } c: customerCreate(input: {email: "x"}) { customer { id } userErrors { message } } }`, nil)
+	post(t, fake, `mutation { a: productCreate(product: {title: "a"}) { product { id } userErrors { message } } b: productCreate(product: {title: ""}) { product { id } userErrors { message } } c: customerCreate(input: {email: "x"}) { customer { id } userErrors { message } } }`, nil)
 	require.Equal(t, []string{"products/create"}, got)
 	// A list that is over the limit, at a root within a fragment.
 	vars := map[string]any{"t": make([]string, 300)}
-	a = post(t, fake, `mutation($t: [String!]!) { ... on Mutation { tagsAdd(id: "gid://shopify/Product/1", tags: $t) { userErrors { message } } } }`, vars)
+	a := post(t, fake, `mutation($t: [String!]!) { ... on Mutation { tagsAdd(id: "gid://shopify/Product/1", tags: $t) { userErrors { message } } } }`, vars)
 	require.Equal(t, "MAX_INPUT_SIZE_EXCEEDED", a.code())
 }
 
@@ -248,7 +238,7 @@ func TestAMetafieldOfAnother(t *testing.T) {
 	all := products(t, fake.Shop("example.myshopify.com"), 2)
 	a := good(t, fake, `mutation($p: ID!) { metafieldsSet(metafields: [{ownerId: $p, namespace: "n", key: "k", type: "single_line_text_field", value: "1"}]) { metafields { id } userErrors { message } } }`, map[string]any{"p": all[0]})
 	id := a.at(t, "metafieldsSet", "metafields", 0, "id")
-	a = post(t, fake, `mutation($p: ID!, $m: ID!) { productUpdate(product: {id: $p, metafields: [{id: $m, value: "2"}]}) { userErrors { message } } }`, map[string]any{"p": all[1], "m": id})
+	post(t, fake, `mutation($p: ID!, $m: ID!) { productUpdate(product: {id: $p, metafields: [{id: $m, value: "2"}]}) { userErrors { message } } }`, map[string]any{"p": all[1], "m": id})
 	a = good(t, fake, `query($p: ID!) { product(id: $p) { metafields(first: 5) { nodes { key value } } } }`, map[string]any{"p": all[0]})
 	require.Equal(t, "1", a.at(t, "product", "metafields", "nodes", 0, "value"))
 }
@@ -263,8 +253,9 @@ func TestOddBodies(t *testing.T) {
 			r.Header.Set("X-Shopify-Access-Token", "token")
 			resp, err := fake.RoundTrip(r)
 			require.NoError(t, err)
-			out, _ := io.ReadAll(resp.Body)
-			t.Logf("%.120s → %d %.230s", b, resp.StatusCode, out)
+			defer resp.Body.Close()
+			out, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
 			var v map[string]any
 			require.NoError(t, json.Unmarshal(out, &v))
 			if v["data"] == nil && v["errors"] == nil {
@@ -292,18 +283,9 @@ func TestAPriceWithAGreatExponent(t *testing.T) {
 	fake := newFake(t, shopifytest.Config{})
 	p := products(t, fake.Shop("example.myshopify.com"), 1)[0]
 	v := good(t, fake, `query($p: ID!) { product(id: $p) { variants(first: 1) { nodes { id } } } }`, map[string]any{"p": p}).at(t, "product", "variants", "nodes", 0, "id")
-	done := make(chan string, 1)
-	go func() {
-		a, err := try(t, fake, `mutation($p: ID!, $v: ID!) { productVariantsBulkUpdate(productId: $p, variants: [{id: $v, price: "1e50000000"}]) { userErrors { message } } }`, map[string]any{"p": p, "v": v})
-		if err == nil {
-			done <- a.Raw
-		}
-	}()
-	select {
-	case <-done:
-	case <-time.After(3 * time.Second):
-		t.Error("the shop is busy with one price for more than 3 s")
-	}
+	begun := time.Now()
+	post(t, fake, `mutation($p: ID!, $v: ID!) { productVariantsBulkUpdate(productId: $p, variants: [{id: $v, price: "1e50000000"}]) { userErrors { message } } }`, map[string]any{"p": p, "v": v})
+	require.Less(t, time.Since(begun), 10*time.Second)
 }
 
 func TestASearchThatIsTooDeep(t *testing.T) {

@@ -124,11 +124,12 @@ func inventoryChange(x *execution, in *input, p *payload, set bool) (func(), err
 			}
 		}
 		to := n
-		if !set {
+		switch {
+		case !set:
 			to += have
-		} else if slices.ContainsFunc(all, func(c change) bool { return c.level == l }) {
+		case slices.ContainsFunc(all, func(c change) bool { return c.level == l }):
 			p.reject("NO_DUPLICATE_INVENTORY_ITEM_ID_GROUP_ID_PAIR", "The combination of inventoryItemId and locationId must be unique.", at...)
-		} else if n < 0 && name == "on_hand" {
+		case n < 0 && name == "on_hand":
 			p.reject("INVALID_QUANTITY_NEGATIVE", "The quantity can't be negative.", append(at, "quantity")...)
 		}
 		const most = 1_000_000_000

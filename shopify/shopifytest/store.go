@@ -97,7 +97,9 @@ func (s *Shop) add(typ string, f map[string]any) *object {
 
 // nextID is an ID that no object has. Ensure may have been ahead.
 func (s *Shop) nextID() int64 {
-	for s.last++; s.ensured[s.last]; s.last++ {
+	s.last++
+	for s.ensured[s.last] {
+		s.last++
 	}
 	return s.last
 }
