@@ -415,7 +415,7 @@ func TestREST(t *testing.T) {
 func TestTransportServesAnyClient(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		fake := newFake(t, shopifytest.Config{})
+		fake := newFake(t, shopifytest.Config{Latency: func() time.Duration { return time.Second }}) // so that many are under way
 		fill(t, fake, 30)
 		transport, err := shopify.NewTransport(shopify.Config{Base: fake})
 		require.NoError(t, err)
