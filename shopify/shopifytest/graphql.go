@@ -1,6 +1,7 @@
 package shopifytest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -304,7 +305,9 @@ func (s *Shop) Exec(query string, variables map[string]any) (json.RawMessage, er
 		return nil, fmt.Errorf("shopifytest: Exec: %w", err)
 	}
 	req := request{Query: query}
-	if err := json.Unmarshal(b, &req.Variables); err != nil {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	if err := d.Decode(&req.Variables); err != nil {
 		return nil, fmt.Errorf("shopifytest: Exec: %w", err)
 	}
 	x, errs := c.prepare(req)

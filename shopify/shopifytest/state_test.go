@@ -353,6 +353,14 @@ func TestOrdersAndCustomers(t *testing.T) {
 	require.Contains(t, a.at(t, "customerDelete", "userErrors", 0, "message"), "associated orders")
 }
 
+func TestExecTakesGoNumbers(t *testing.T) {
+	t.Parallel()
+	fake := newFake(t, shopifytest.Config{})
+	_, err := fake.Shop("example.myshopify.com").Exec(`mutation($o: OrderCreateOrderInput!) { orderCreate(order: $o) { userErrors { field message } } }`,
+		map[string]any{"o": map[string]any{"lineItems": []any{map[string]any{"title": "T", "quantity": 1, "priceSet": map[string]any{"shopMoney": map[string]any{"amount": "1.50", "currencyCode": "USD"}}}}}})
+	require.NoError(t, err)
+}
+
 func TestMetafields(t *testing.T) {
 	t.Parallel()
 	fake := newFake(t, shopifytest.Config{})
