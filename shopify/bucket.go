@@ -150,7 +150,6 @@ func (b *bucket) settle(g Grant, cost float64, a Answer, now time.Duration) {
 
 // lose gives a call up whose answer will not come: it has cost what it might have.
 func (b *bucket) lose(cost float64) {
-	b.lost = max(0, b.lost-cost)
 	b.underWay = max(0, b.underWay-cost)
 	b.spent += cost
 }

@@ -91,6 +91,67 @@ func TestAThrottledAnswerTellsTheCost(t *testing.T) {
 	})
 }
 
+func TestMaxThrottledIsOfAnyCall(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		sent := 0
+		base := roundTripper(func(r *http.Request) (*http.Response, error) {
+			sent++
+			if strings.HasSuffix(r.URL.Path, "graphql.json") {
+				return reply(r, 200, `{"errors":[{"message":"Throttled","extensions":{"code":"THROTTLED"}}],`+fmt.Sprintf(ext, 1, "null", 0)+`}`), nil
+			}
+			return reply(r, 429, `{}`, "X-Shopify-Shop-Api-Call-Limit", "40/40"), nil
+		})
+		s := newClient(t, base, func(c *shopify.Config) { c.MaxThrottled = 2 })
+		_, err := s.REST(t.Context(), http.MethodGet, "shop.json", nil, nil)
+		require.ErrorIs(t, err, shopify.ErrThrottled)
+		require.Equal(t, 3, sent)
+		_, err = shopify.Query[any](t.Context(), s, `{ shop { id } }`, nil)
+		require.ErrorIs(t, err, shopify.ErrThrottled)
+		require.Equal(t, 6, sent)
+	})
+}
+
+func TestAThrottledAnswerTeachesTheCost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var reserved []float64
+		base := roundTripper(func(r *http.Request) (*http.Response, error) {
+			if len(reserved) == 0 {
+				return reply(r, 200, `{"errors":[{"message":"Throttled","extensions":{"code":"THROTTLED"}}],`+fmt.Sprintf(ext, 7, "null", 5)+`}`), nil
+			}
+			return reply(r, 200, `{"data":{"shop":{"id":"1"}},`+fmt.Sprintf(ext, 7, 7, 1900)+`}`), nil
+		})
+		s := newClient(t, base, func(c *shopify.Config) {
+			c.OnAnswer = func(a shopify.Answered) { reserved = append(reserved, a.Requested) }
+		})
+		for range 2 {
+			_, err := shopify.Query[any](t.Context(), s, `{ shop { id } }`, nil)
+			require.NoError(t, err)
+		}
+		require.Equal(t, []float64{1, 7, 7}, reserved)
+	})
+}
+
+func TestAnAnswerThatIsTooLongIsNotFetchedAgain(t *testing.T) {
+	t.Parallel()
+	sent := 0
+	base := roundTripper(func(r *http.Request) (*http.Response, error) {
+		sent++
+		return reply(r, 200, `{"data":{"shop":{"id":"`+strings.Repeat("1", 100)+`"}}}`), nil
+	})
+	s := newClient(t, base, func(c *shopify.Config) { c.MaxAnswer = 100 })
+	_, err := shopify.Query[any](t.Context(), s, `{ shop { id } }`, nil)
+	require.ErrorContains(t, err, "Config.MaxAnswer, 100 bytes")
+	var p interface {
+		error
+		Permanent() bool
+	}
+	require.ErrorAs(t, err, &p)
+	require.True(t, p.Permanent())
+	require.Equal(t, 1, sent)
+}
+
 func TestAnActualCostAboveTheRequestedOne(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -353,7 +414,8 @@ func TestRetryAfterOfA503(t *testing.T) {
 		})
 		s := newClient(t, base, nil)
 		_, err := shopify.Query[any](t.Context(), s, `{ shop { id } }`, nil)
-		t.Log(err, at)
+		require.Error(t, err)
+		require.Greater(t, len(at), 1)
 		for i := 1; i < len(at); i++ {
 			require.GreaterOrEqual(t, at[i]-at[i-1], 5*time.Second)
 		}
@@ -529,7 +591,12 @@ func TestThrottledWithoutAStatus(t *testing.T) {
 		})
 		s := newClient(t, base, nil)
 		_, err := shopify.Mutate[any](t.Context(), s, `mutation { customerCreate(input: {firstName: "A"}) { customer { id } userErrors { message } } }`, nil)
-		t.Log(err, at)
+		require.ErrorIs(t, err, shopify.ErrThrottled)
+		require.Len(t, at, 1, "nobody knows whose answer it is")
+		at = nil
+		_, err = shopify.Query[any](t.Context(), s, `{ shop { id } }`, nil)
+		require.ErrorIs(t, err, shopify.ErrThrottled)
+		require.Greater(t, len(at), 1)
 		for i := 1; i < len(at); i++ {
 			require.Positive(t, at[i]-at[i-1])
 		}

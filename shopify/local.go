@@ -131,8 +131,8 @@ func (b *localBucket) expire(now time.Duration) {
 		if f.probe {
 			b.probes = max(0, b.probes-1)
 		}
-		if !f.lost {
-			b.lost += f.cost
+		if f.lost {
+			b.lost = max(0, b.lost-f.cost)
 		}
 		b.lose(f.cost)
 	}

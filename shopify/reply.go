@@ -15,6 +15,7 @@ type reply struct {
 	body      []byte
 	extracts  extracts
 	throttled bool
+	answer    Answer        // to the Limiter
 	after     time.Duration // when a throttled call may come again
 }
 
@@ -61,9 +62,12 @@ type answerError struct{ *reply }
 
 func (e *answerError) Error() string { return "shopify: answered " + e.Status }
 
-// StatusCode is the answer's, and 500 of an INTERNAL_SERVER_ERROR, which comes with 200.
+// StatusCode is the answer's; 429 of a THROTTLED and 500 of an INTERNAL_SERVER_ERROR, which come with 200.
 func (e *answerError) StatusCode() int {
-	if e.Response.StatusCode < http.StatusInternalServerError && !e.throttled {
+	switch {
+	case e.throttled:
+		return http.StatusTooManyRequests
+	case e.Response.StatusCode < http.StatusInternalServerError:
 		return http.StatusInternalServerError
 	}
 	return e.Response.StatusCode
@@ -79,8 +83,12 @@ func (e *delayedError) Unwrap() error { return e.answerError }
 // retryAfter is when a throttled call may come again: computed from what is left, as Retry-After says, or a second.
 func (r *reply) retryAfter(x *exchange) time.Duration {
 	if c := r.extracts.Extensions.Cost; c != nil && c.ThrottleStatus.RestoreRate > 0 {
-		lack := min(x.cost, c.ThrottleStatus.MaximumAvailable) - c.ThrottleStatus.CurrentlyAvailable
-		return max(10*time.Millisecond, time.Duration(lack/c.ThrottleStatus.RestoreRate*float64(time.Second)))
+		cost := x.cost
+		if c.RequestedQueryCost > 0 {
+			cost = c.RequestedQueryCost
+		}
+		lack := min(cost, c.ThrottleStatus.MaximumAvailable) - c.ThrottleStatus.CurrentlyAvailable
+		return max(10*time.Millisecond, filling(lack/c.ThrottleStatus.RestoreRate))
 	}
 	// Shopify's is a number of seconds with a fraction, unlike RFC 9110's.
 	if s, err := strconv.ParseFloat(r.Header.Get("Retry-After"), 64); err == nil && s > 0 {

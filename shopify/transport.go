@@ -35,7 +35,7 @@ type Config struct {
 	Timeout time.Duration
 	// MaxThrottled is how often a call that was throttled all the same is sent again before its answer is returned; 0 means 3.
 	MaxThrottled int
-	// MaxAnswer is the longest answer in bytes that is read; 0 means 64 MiB.
+	// MaxAnswer is the longest answer in bytes that is read; 0 means 64 MiB. A longer one is an error that is Permanent: it would come again as long.
 	MaxAnswer int64
 	// OnNotice is told of answers that another version gave than was asked for, and of calls that Shopify calls deprecated; nil for none. It is called from many goroutines.
 	OnNotice func(Notice)
@@ -72,8 +72,8 @@ type Answered struct {
 // Of GraphQL requests the cost is computed and waited for; a query that costs more than Shopify takes fails before it is sent: ErrTooExpensive. A request that gets no quota in time fails with ErrQuota;
 // one to a host whose breaker is open with breaker.ErrOpen. All of these come wrapped in a *url.Error from an http.Client, and errors.Is and As see them.
 //
-// A throttled call, which had no effect, is sent again when there is quota. Queries, mutations that have @idempotent at each of their fields, and REST requests other than POST and PATCH are also sent
-// again after 5xx, INTERNAL_SERVER_ERROR and broken connections, as the Breakers' Retry says; other mutations never are: they may have taken effect.
+// A throttled call whose answer says what is left, so that it is Shopify's and had no effect, is sent again when there is quota. Queries, mutations that have @idempotent at each of their fields, and REST
+// requests other than POST and PATCH are also sent again after other 429s, 5xx, INTERNAL_SERVER_ERROR and broken connections, as the Breakers' Retry says; other mutations never are: they may have taken effect.
 type Transport struct {
 	cfg      Config
 	base     http.RoundTripper
@@ -267,6 +267,8 @@ func (t *Transport) do(req *http.Request, x *exchange) (*reply, error) {
 		switch {
 		case err != nil:
 			return nil, err
+		case r.throttled && r.answer.Size > 0: // MaxThrottled times: it is what there is
+			return r, nil
 		case r.throttled, r.after > 0 && r.StatusCode >= http.StatusInternalServerError:
 			return nil, &delayedError{&answerError{r}}
 		case r.StatusCode >= http.StatusInternalServerError || r.extracts.has("INTERNAL_SERVER_ERROR"):
@@ -289,6 +291,11 @@ type noQuotaError struct{ error }
 func (e *noQuotaError) Unwrap() error { return e.error }
 
 func (e *noQuotaError) Is(target error) bool { return target == breaker.ErrLimited }
+
+// tooLongError is of an answer above MaxAnswer. It is none of the host's failures, and sending the request again would only fetch as much again.
+type tooLongError struct{ error }
+
+func (e *tooLongError) Permanent() bool { return true }
 
 // bucket names the shop's bucket: of points, or of REST calls.
 func (t *Transport) bucket(x *exchange) string {
@@ -313,7 +320,7 @@ func (t *Transport) attempt(ctx context.Context, req *http.Request, x *exchange)
 		waited := time.Since(begun)
 		r, err := t.send(ctx, req, x, waited, reservation)
 		// One that does not say what is left is not waited out by the bucket: it may have come from anywhere on the way.
-		if err != nil || !r.throttled || n > t.cfg.MaxThrottled || r.quota(x).Size == 0 {
+		if err != nil || !r.throttled || n > t.cfg.MaxThrottled || r.answer.Size == 0 {
 			return r, err
 		}
 	}
@@ -336,14 +343,14 @@ func (t *Transport) send(ctx context.Context, req *http.Request, x *exchange, wa
 		}
 		return nil, err
 	}
-	a := r.quota(x)
-	_ = reservation.Settle(ctx, a)
-	if cost := r.extracts.Extensions.Cost; cost != nil && x.costs != nil && x.graphql != nil {
-		if cost.RequestedQueryCost != x.cost {
-			_ = x.costs.Learn(*x.graphql, cost.RequestedQueryCost) // it was read before
+	_ = reservation.Settle(ctx, r.answer)
+	t.tell(x, r, waited, time.Since(begun))
+	if c := r.extracts.Extensions.Cost; c != nil && x.costs != nil && c.RequestedQueryCost != x.cost {
+		_ = x.costs.Learn(*x.graphql, c.RequestedQueryCost) // what can't be learned says nothing
+		if c.RequestedQueryCost > 0 {
+			x.cost = c.RequestedQueryCost // that is what has to be there if it is sent again
 		}
 	}
-	t.tell(x, r, a, waited, time.Since(begun))
 	return r, nil
 }
 
@@ -369,15 +376,13 @@ func (t *Transport) exchange(ctx context.Context, req *http.Request, x *exchange
 	case err != nil:
 		return nil, fmt.Errorf("shopify: reading the answer of %s: %w", x.shop, err)
 	case int64(len(r.body)) > t.cfg.MaxAnswer:
-		return nil, fmt.Errorf("shopify: the answer of %s is longer than Config.MaxAnswer, %d bytes", x.shop, t.cfg.MaxAnswer)
+		return nil, &tooLongError{fmt.Errorf("shopify: the answer of %s is longer than Config.MaxAnswer, %d bytes", x.shop, t.cfg.MaxAnswer)}
 	}
 	if x.isGraphQL && resp.StatusCode == http.StatusOK {
 		_ = json.Unmarshal(r.body, &r.extracts) // what is no JSON has none
 	}
 	r.throttled = resp.StatusCode == http.StatusTooManyRequests || r.extracts.throttled()
-	if c := r.extracts.Extensions.Cost; c != nil && r.throttled && c.RequestedQueryCost > 0 {
-		x.cost = c.RequestedQueryCost // that is what has to be there
-	}
+	r.answer = r.quota(x)
 	if r.throttled || resp.Header.Get("Retry-After") != "" {
 		r.after = r.retryAfter(x)
 	}
@@ -385,9 +390,9 @@ func (t *Transport) exchange(ctx context.Context, req *http.Request, x *exchange
 }
 
 // tell tells the hooks.
-func (t *Transport) tell(x *exchange, r *reply, a Answer, waited, took time.Duration) {
+func (t *Transport) tell(x *exchange, r *reply, waited, took time.Duration) {
 	if t.cfg.OnAnswer != nil {
-		t.cfg.OnAnswer(Answered{Shop: x.shop, Operation: x.operation, Status: r.StatusCode, Requested: x.cost, Actual: a.Actual, Left: a.Left, Throttled: r.throttled, Waited: waited, Took: took})
+		t.cfg.OnAnswer(Answered{Shop: x.shop, Operation: x.operation, Status: r.StatusCode, Requested: x.cost, Actual: r.answer.Actual, Left: r.answer.Left, Throttled: r.throttled, Waited: waited, Took: took})
 	}
 	if t.cfg.OnNotice == nil {
 		return

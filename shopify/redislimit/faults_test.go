@@ -85,19 +85,19 @@ func TestWaitersDoNotPollRedis(t *testing.T) {
 	wctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	for i := range 50 {
+		cost := 1.0
+		if i == 0 {
+			cost = 1000 // those behind it wait for it
+		}
 		wg.Go(func() {
-			cost := 1.0
-			if i == 0 {
-				cost = 1000
-			} else {
-				time.Sleep(50 * time.Millisecond)
-			}
 			if r, err := limiter.Reserve(wctx, "shop", cost); err == nil {
 				_ = r.Cancel(wctx)
 			}
 		})
+		if i == 0 || i == 49 {
+			require.Eventually(t, func() bool { return rdb.ZCard(ctx, "quota:{shop}:line0").Val() == int64(i+1) }, 5*time.Second, time.Millisecond)
+		}
 	}
-	time.Sleep(300 * time.Millisecond)
 	rdb.ConfigResetStat(ctx)
 	time.Sleep(time.Second)
 	stats := rdb.Info(ctx, "commandstats").Val()
@@ -142,8 +142,9 @@ func TestNothingIsLeftUnderWayByThoseWhoLeft(t *testing.T) {
 		cancel()
 		require.Error(t, err)
 		require.NoError(t, srv.Resume())
-		time.Sleep(100 * time.Millisecond)
+		for range 2 { // when the second is answered, what lay in the sockets while the server hung has been read
+			require.NoError(t, rdb.Ping(t.Context()).Err())
+		}
 	}
-	leaked := int(rdb.HLen(t.Context(), "quota:{shop}:way").Val())
-	require.Zero(t, leaked)
+	require.Eventually(t, func() bool { return rdb.HLen(t.Context(), "quota:{shop}:way").Val() == 0 }, 5*time.Second, 10*time.Millisecond, "long before a Lease ends")
 }
