@@ -71,6 +71,68 @@ func TestTheServersClockGoesBack(t *testing.T) {
 	_ = r.Cancel(ctx)
 }
 
+func TestACallUnderWayEndsThoughTheClockWentBack(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	rdb := redistest.Dial(t, redistest.Start(t).Addr)
+	s := newStore(t, rdb)
+	known(t, s, 1000, 1e-6)
+	big := call(1, 600)
+	turn, err := s.Take(ctx, "shop", big)
+	require.NoError(t, err)
+	require.True(t, turn.Granted)
+	state, err := rdb.Get(ctx, "quota:{shop}:state").Bytes()
+	require.NoError(t, err)
+	for _, i := range []int{4, 10, 14} { // at, marginAt, epoch
+		v := math.Float64frombits(binary.LittleEndian.Uint64(state[8*i:]))
+		binary.LittleEndian.PutUint64(state[8*i:], math.Float64bits(v+3600))
+	}
+	require.NoError(t, rdb.Set(ctx, "quota:{shop}:state", state, time.Hour).Err())
+	require.NoError(t, s.Settle(ctx, "shop", big, turn.Grant, shopify.Answer{Actual: 1, Left: 999, Size: 1000, Rate: 1e-6}))
+	turn, err = s.Take(ctx, "shop", call(2, 900))
+	require.NoError(t, err)
+	require.True(t, turn.Granted, "999 are left, and none is under way")
+}
+
+func TestEveryKeyHasAnEnd(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	rdb := redistest.Dial(t, redistest.Start(t).Addr)
+	s := newStore(t, rdb)
+	known(t, s, 1000, 1e-6)
+	for i, cost := range []float64{800, 800, 800} { // the first is settled: its key goes, and comes again; the second is under way, the third waits
+		c := call(uint64(i), cost)
+		turn, err := s.Take(ctx, "shop", c)
+		require.NoError(t, err)
+		if i == 0 {
+			require.NoError(t, s.Settle(ctx, "shop", c, turn.Grant, shopify.Answer{Left: 1000, Size: 1000, Rate: 1e-6}))
+		}
+	}
+	keys := rdb.Keys(ctx, "*").Val()
+	require.Len(t, keys, 4)
+	for _, key := range keys {
+		require.Positive(t, rdb.PTTL(ctx, key).Val(), key)
+	}
+}
+
+func TestWhatIsUnderWayIsForgottenWithItsKey(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	rdb := redistest.Dial(t, redistest.Start(t).Addr)
+	s := newStore(t, rdb)
+	known(t, s, 1000, 1e6)
+	c := call(1, 600)
+	c.Lease = 10 * time.Millisecond
+	_, err := s.Take(ctx, "shop", c)
+	require.NoError(t, err)
+	require.NoError(t, rdb.Del(ctx, "quota:{shop}:way").Err()) // as a server that evicts keys does
+	require.Eventually(t, func() bool {
+		turn, err := s.Take(ctx, "shop", call(2, 900))
+		require.NoError(t, err)
+		return turn.Granted
+	}, 5*time.Second, 10*time.Millisecond)
+}
+
 func TestWaitersDoNotPollRedis(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()

@@ -18,20 +18,20 @@ local LOST, PROBE, GRACE, TURN, AGAIN = 10, 15, 1, 2, 1
 local TTL = 3600000 -- ms: a bucket that nobody uses is full long before
 
 -- The state is one packed string: known, size, rate, left, at, under way, probes, spent, refunded, margin, margin's time, asked, taken, allowance, epoch, waiting (background,
--- interactive), number of the next ticket, when the first call under way ends, until when the other keys last, and how much of what is under way is lost.
-local form = '<ddddddddddddddddddddd'
+-- interactive), number of the next ticket, when the first call under way ends, and how much of what is under way is lost.
+local form = '<dddddddddddddddddddd'
 local b = {}
 local packed = redis.call('GET', state)
 if packed and #packed == struct.size(form) then -- not another release's
-  b.known, b.size, b.rate, b.left, b.at, b.way, b.probes, b.spent, b.refunded, b.margin, b.marginAt, b.asked, b.taken, b.allowance, b.epoch, b[1], b[2], b.seq, b.ends, b.lasts, b.lost = struct.unpack(form, packed)
+  b.known, b.size, b.rate, b.left, b.at, b.way, b.probes, b.spent, b.refunded, b.margin, b.marginAt, b.asked, b.taken, b.allowance, b.epoch, b[1], b[2], b.seq, b.ends, b.lost = struct.unpack(form, packed)
 else
   b.known, b.size, b.rate, b.left, b.at, b.way, b.probes, b.spent, b.refunded, b.margin, b.marginAt, b.asked, b.taken, b.allowance, b.epoch = 0, 0, 0, 0, now, 0, 0, 0, 0, 0, now, 0, 0, 0, now
-  b[1], b[2], b.seq, b.ends, b.lasts, b.lost = 0, 0, 0, 0, 0, 0
+  b[1], b[2], b.seq, b.ends, b.lost = 0, 0, 0, 0, 0
   redis.call('DEL', way, lines[1], lines[2], tickets) -- of a time before
 end
 
 local function save()
-  redis.call('SET', state, struct.pack(form, b.known, b.size, b.rate, b.left, b.at, b.way, b.probes, b.spent, b.refunded, b.margin, b.marginAt, b.asked, b.taken, b.allowance, b.epoch, b[1], b[2], b.seq, b.ends, b.lasts, b.lost), 'PX', TTL)
+  redis.call('SET', state, struct.pack(form, b.known, b.size, b.rate, b.left, b.at, b.way, b.probes, b.spent, b.refunded, b.margin, b.marginAt, b.asked, b.taken, b.allowance, b.epoch, b[1], b[2], b.seq, b.ends, b.lost), 'PX', TTL)
 end
 
 -- A clock that was set back, or another server's after a failover: what was to happen then happens as long from now as it can be.
@@ -52,6 +52,7 @@ local function expire()
   if b.ends == 0 or now < b.ends then return end
   b.ends = 0
   local all = redis.call('HGETALL', way)
+  if #all == 0 then b.way, b.probes, b.lost = 0, 0, 0 end -- evicted
   for i = 1, #all, 2 do
     local c, _, _, _, ends, probe = struct.unpack('<dddddd', all[i + 1])
     if ends <= now then
@@ -180,10 +181,7 @@ local function take()
       b.probes = b.probes + 1
     end
     redis.call('HSET', way, id, struct.pack('<dddddd', cost, now, b.spent, b.refunded, ends, probe))
-    if now + TTL / 2000 > b.lasts then
-      redis.call('PEXPIRE', way, TTL)
-      b.lasts = now + TTL / 1000
-    end
+    redis.call('PEXPIRE', way, TTL)
     if b.ends == 0 or ends < b.ends then b.ends = ends end
     local grant = turn(1, now, b.spent, b.refunded, 0, 0)
     b.left = b.left - cost
@@ -222,8 +220,8 @@ local function take()
 end
 
 local function settle()
-  local actual, left, size, rate, epoch, at, spent, refunded = struct.unpack('<dddddddd', ARGV[4], 41)
-  local known = redis.call('HDEL', way, id) == 1 and math.abs(epoch - b.epoch) < 5e-7 -- it was in microseconds meanwhile
+  local actual, left, size, rate, _, at, spent, refunded = struct.unpack('<dddddddd', ARGV[4], 41)
+  local known = redis.call('HDEL', way, id) == 1 -- and let go by this memory: another begins with none under way
   local lower, upper = -math.huge, left
   if known then
     if actual < 0 then actual = cost end

@@ -68,8 +68,8 @@ func New(rdb redis.UniversalClient, cfg Config) *Store {
 	return &Store{rdb: rdb, prefix: cfg.Prefix, process: hex.EncodeToString(b[:]), waiting: map[uint64]chan struct{}{}, settleIn: settleIn}
 }
 
-// ownTimeout is what go-redis gives a server by default: a context that ends later needs no watching.
-const ownTimeout = 3 * time.Second
+// watched is how soon a context has to end to be watched: with go-redis's own timeout of 3 s by default, a server that hangs holds others up little longer.
+const watched = 2 * time.Second
 
 // run runs the script. more are numbers for it.
 func (s *Store) run(ctx context.Context, op, name string, c shopify.Call, more ...float64) (string, error) {
@@ -91,7 +91,7 @@ func (s *Store) run(ctx context.Context, op, name string, c shopify.Call, more .
 	}
 	var v any
 	var err error
-	if d, ok := ctx.Deadline(); ok && time.Until(d) < ownTimeout-time.Second {
+	if d, ok := ctx.Deadline(); ok && time.Until(d) < watched {
 		v, err = redislua.Within(ctx, "redislimit: "+op, do)
 	} else {
 		v, err = do(ctx)
