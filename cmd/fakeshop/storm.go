@@ -60,7 +60,8 @@ func storm(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	var happened []webhook.Delivery
-	cfg.OnWebhook = func(d webhook.Delivery) { happened = append(happened, d) }
+	hear := func(d webhook.Delivery) { happened = append(happened, d) }
+	cfg.OnWebhook = func(d webhook.Delivery) { hear(d) }
 	fake, err := shopifytest.New(cfg)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
@@ -77,6 +78,11 @@ func storm(ctx context.Context, args []string, stdout io.Writer) error {
 		return err
 	}
 	// What the app changes itself from here on it hears of too, from a sender that plays no tricks.
+	plain, err := webhooktest.NewSender(url, key, webhooktest.Config{RetrySpeed: *retry})
+	if err != nil {
+		return err
+	}
+	hear = func(d webhook.Delivery) { go plain.Send(ctx, []webhooktest.Outgoing{{Delivery: d}}) } //nolint:errcheck // what fails there is the app's to find out
 	var slow latencies
 	sender, err := webhooktest.NewSender(url, key, webhooktest.Config{
 		Seed: f.seed, Duplicate: 0.1, Reorder: 0.05, Slow: 0.02, Cut: 0.01, RetrySpeed: *retry, OnAttempt: slow.note,
@@ -130,7 +136,12 @@ type made struct {
 	ProductCreate struct {
 		Product struct {
 			ID       string
-			Variants struct{ Nodes []struct{ ID string } }
+			Variants struct {
+				Nodes []struct {
+					ID            string
+					InventoryItem struct{ ID string }
+				}
+			}
 		}
 	}
 	OrderCreate struct{ Order struct{ ID string } }
@@ -148,33 +159,23 @@ func exec(shop *shopifytest.Shop, query string, vars map[string]any) (made, erro
 
 // stock makes products, and returns their variants.
 func stock(shop *shopifytest.Shop, products int) (variants []string, err error) {
+	location, err := exec(shop, `{ locations(first: 1) { nodes { id } } }`, nil)
+	if err != nil {
+		return nil, err
+	}
 	for i := range products {
-		m, err := exec(shop, `mutation($title: String!) { productCreate(product: {title: $title, vendor: "Fakeshop", status: ACTIVE}) { product { id variants(first: 1) { nodes { id } } } userErrors { field message } } }`, map[string]any{"title": fmt.Sprintf("Product %d", i+1)})
+		m, err := exec(shop, `mutation($title: String!) { productCreate(product: {title: $title, vendor: "Fakeshop", status: ACTIVE}) { product { id variants(first: 1) { nodes { id inventoryItem { id } } } } userErrors { field message } } }`, map[string]any{"title": fmt.Sprintf("Product %d", i+1)})
 		if err != nil {
 			return nil, err
 		}
-		id := m.ProductCreate.Product.Variants.Nodes[0].ID
-		variants = append(variants, id)
-		location, err := exec(shop, `{ locations(first: 1) { nodes { id } } }`, nil)
-		if err != nil {
-			return nil, err
-		}
+		v := m.ProductCreate.Product.Variants.Nodes[0]
+		variants = append(variants, v.ID)
 		if _, err := shop.Exec(`mutation($p: ID!, $v: ID!, $price: Money!, $sku: String!) { productVariantsBulkUpdate(productId: $p, variants: [{id: $v, price: $price, inventoryItem: {tracked: true, sku: $sku}}]) { userErrors { field message } } }`,
-			map[string]any{"p": m.ProductCreate.Product.ID, "v": id, "price": fmt.Sprintf("%d.99", 5+i%90), "sku": fmt.Sprintf("SKU-%d", i+1)}); err != nil {
-			return nil, err
-		}
-		b, err := shop.Exec(`query($v: ID!) { productVariant(id: $v) { inventoryItem { id } } }`, map[string]any{"v": id})
-		if err != nil {
-			return nil, err
-		}
-		var item struct {
-			ProductVariant struct{ InventoryItem struct{ ID string } }
-		}
-		if err := json.Unmarshal(b, &item); err != nil {
+			map[string]any{"p": m.ProductCreate.Product.ID, "v": v.ID, "price": fmt.Sprintf("%d.99", 5+i%90), "sku": fmt.Sprintf("SKU-%d", i+1)}); err != nil {
 			return nil, err
 		}
 		if _, err := shop.Exec(`mutation($i: ID!, $l: ID!, $key: String!) { inventorySetQuantities(input: {name: "available", reason: "received", quantities: [{inventoryItemId: $i, locationId: $l, quantity: 100, changeFromQuantity: 0}]}) @idempotent(key: $key) { userErrors { field message } } }`,
-			map[string]any{"i": item.ProductVariant.InventoryItem.ID, "l": location.Locations.Nodes[0].ID, "key": id}); err != nil {
+			map[string]any{"i": v.InventoryItem.ID, "l": location.Locations.Nodes[0].ID, "key": v.ID}); err != nil {
 			return nil, err
 		}
 	}

@@ -1,11 +1,12 @@
 package shopifytest
 
 import (
+	"cmp"
 	"math"
 	"time"
 )
 
-// Plan is what a shop's plan allows each app.
+// Plan is what a shop's plan allows each app. What is 0 is as in Standard.
 type Plan struct {
 	// Points and PointsPerSecond are the size and the restore rate of the bucket of GraphQL costs.
 	Points, PointsPerSecond float64
@@ -20,6 +21,14 @@ var (
 	Advanced = Plan{Points: 4000, PointsPerSecond: 200, Calls: 80, CallsPerSecond: 4}
 	Plus     = Plan{Points: 20000, PointsPerSecond: 1000, Calls: 400, CallsPerSecond: 20}
 )
+
+// filled has Standard's where it has nothing.
+func (p Plan) filled() Plan {
+	return Plan{
+		Points: cmp.Or(p.Points, Standard.Points), PointsPerSecond: cmp.Or(p.PointsPerSecond, Standard.PointsPerSecond),
+		Calls: cmp.Or(p.Calls, Standard.Calls), CallsPerSecond: cmp.Or(p.CallsPerSecond, Standard.CallsPerSecond),
+	}
+}
 
 // bucket holds what is left, and fills up as time goes by. The zero value is full.
 type bucket struct {

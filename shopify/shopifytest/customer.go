@@ -111,7 +111,7 @@ func (s *Shop) newCustomer(id int64) *object {
 	if id == 0 {
 		id = s.nextID()
 	}
-	return s.put("Customer", id, stamps(map[string]any{}))
+	return s.put("Customer", id, stamps(map[string]any{"state": "DISABLED"}))
 }
 
 // address reads a MailingAddressInput.

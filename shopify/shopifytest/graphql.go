@@ -60,13 +60,14 @@ func (c *call) graphql() {
 		return
 	}
 	var req request
-	d := json.NewDecoder(http.MaxBytesReader(c.w, c.r.Body, maxBody))
+	body := http.MaxBytesReader(c.w, c.r.Body, maxBody)
+	d := json.NewDecoder(body)
 	d.UseNumber()
 	if err := d.Decode(&req); err != nil {
 		answer(c.w, http.StatusBadRequest, map[string]any{"errors": map[string]any{"query": "Required parameter missing or invalid"}})
 		return
 	}
-	_, _ = io.Copy(io.Discard, c.r.Body)
+	_, _ = io.Copy(io.Discard, body)
 	x, errs := c.prepare(req)
 	if errs != nil {
 		c.finish(http.StatusOK, fields{{"errors", errs}}, nil)

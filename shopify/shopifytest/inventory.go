@@ -175,7 +175,7 @@ func (s *Shop) newLocation(id int64, name string) *object {
 	if id == 0 {
 		id = s.nextID()
 	}
-	return s.put("Location", id, stamps(map[string]any{"name": name, "address": value("LocationAddress", map[string]any{})}))
+	return s.put("Location", id, stamps(map[string]any{"name": name, "isActive": true, "address": value("LocationAddress", map[string]any{})}))
 }
 
 // oneLocation is one by its ID, or the first.

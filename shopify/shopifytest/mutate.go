@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -114,6 +115,7 @@ func (x *execution) mutate(f *ast.Field, in *input) (any, error) {
 	if len(p.rejected) == 0 {
 		apply()
 		if key != "" {
+			maps.DeleteFunc(x.app.keys, func(_ string, k keyed) bool { return !time.Now().Before(k.until) })
 			x.app.keys[key] = keyed{fingerprint, p, time.Now().Add(keyRetention)}
 		}
 	}

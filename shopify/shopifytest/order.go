@@ -123,6 +123,6 @@ func (s *Shop) newOrder(id int64) *object {
 	currency := s.lists["Shop"][0].str("currencyCode")
 	return s.put("Order", id, stamps(map[string]any{
 		"name": fmt.Sprintf("#%d", s.orders), "number": s.orders, "processedAt": now(), "currencyCode": currency, "presentmentCurrencyCode": currency,
-		"displayFinancialStatus": "PENDING", "displayFulfillmentStatus": "UNFULFILLED",
+		"displayFinancialStatus": "PENDING", "displayFulfillmentStatus": "UNFULFILLED", "test": false,
 	}))
 }

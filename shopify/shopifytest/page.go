@@ -86,7 +86,7 @@ func (c *conn) page() (items []*object, before, after bool, err error) {
 		return c.compare(a, b)
 	}
 	slices.SortStableFunc(items, func(a, b *object) int { return order(c.key(a), c.key(b)) })
-	// cut drops what the cursor says, and whether it dropped something.
+	// cut drops what the cursor says, and says whether that was something.
 	cut := func(s string, keep func(int) bool) (bool, error) {
 		at, err := parseCursor(s)
 		if err != nil {

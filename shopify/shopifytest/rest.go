@@ -66,7 +66,7 @@ func (c *call) rest(path string) {
 	}
 	if !ok {
 		c.w.Header().Set("Retry-After", strconv.FormatFloat(max(1, wait), 'f', 1, 64))
-		answer(c.w, http.StatusTooManyRequests, map[string]any{"errors": fmt.Sprintf("Exceeded %.0f calls per second for api client. Reduce request rates to resume uninterrupted service.", rate)})
+		c.finish(http.StatusTooManyRequests, map[string]any{"errors": fmt.Sprintf("Exceeded %.0f calls per second for api client. Reduce request rates to resume uninterrupted service.", rate)}, nil)
 		return
 	}
 	status, body := c.locked(strings.Split(path, "/"))
@@ -176,7 +176,10 @@ func (c *call) filtered(res resource, parent *object, q url.Values) (items []*ob
 		switch k {
 		case "limit", "fields", "page_info":
 		case "since_id":
-			n, _ := strconv.ParseInt(v, 10, 64)
+			n, err := strconv.ParseInt(v, 10, 64)
+			if err != nil {
+				return nil, k + " is no number"
+			}
 			keep(func(o *object) bool { return o.num > n })
 		case "ids":
 			keep(func(o *object) bool { return slices.Contains(strings.Split(v, ","), strconv.FormatInt(o.num, 10)) })
@@ -201,7 +204,7 @@ func (c *call) filtered(res resource, parent *object, q url.Values) (items []*ob
 			if f == nil {
 				return nil, "shopifytest does not support the parameter " + k
 			}
-			keep(func(o *object) bool { return v == "any" || f(o) == v })
+			keep(func(o *object) bool { return v == "any" && strings.HasSuffix(k, "status") || f(o) == v })
 		}
 	}
 	return items, ""

@@ -30,6 +30,9 @@ func filter(s *Shop, typ string, all []*object, in *input) ([]*object, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(p.words) > 0 {
+		return nil, coded("BAD_REQUEST", "the search query has a ) too many")
+	}
 	var found []*object
 	for _, o := range all {
 		ok, err := s.matches(typ, o, t)
@@ -136,7 +139,7 @@ func (p *searchParser) one() (term, error) {
 	word := p.words[0]
 	p.words = p.words[1:]
 	switch {
-	case word == "NOT" && len(p.words) > 0:
+	case (word == "NOT" || word == "-") && len(p.words) > 0:
 		t, err := p.one()
 		t.not = !t.not
 		return t, err

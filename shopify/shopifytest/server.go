@@ -50,14 +50,15 @@ type Config struct {
 
 // Server is a fake Admin API: an http.Handler, and an http.RoundTripper that needs no network. It is safe for concurrent use.
 type Server struct {
-	cfg     Config
-	sender  *webhooktest.Sender
-	sending sync.WaitGroup
-	ctx     context.Context //nolint:containedctx // the life of what is sent
-	cancel  context.CancelFunc
+	cfg    Config
+	sender *webhooktest.Sender
+	ctx    context.Context //nolint:containedctx // the life of what is sent
+	cancel context.CancelFunc
 
 	mu    sync.Mutex
 	shops map[string]*Shop
+	sends int           // of webhooks that are under way
+	idle  chan struct{} // closed when there are none
 }
 
 var (
@@ -71,14 +72,15 @@ var (
 func New(cfg Config) (*Server, error) {
 	cfg.Shop = cmp.Or(cfg.Shop, "example.myshopify.com")
 	cfg.WebhookVersion = cmp.Or(cfg.WebhookVersion, "2026-04")
-	cfg.Plan = cmp.Or(cfg.Plan, Standard)
+	cfg.Plan = cfg.Plan.filled()
 	if cfg.App == nil {
 		cfg.App = func(token string) string { return token }
 	}
 	if !domain.MatchString(cfg.Shop) {
 		return nil, fmt.Errorf("shopifytest: New: Config.Shop is %q; want a name such as example.myshopify.com", cfg.Shop)
 	}
-	s := &Server{cfg: cfg, shops: map[string]*Shop{}}
+	s := &Server{cfg: cfg, shops: map[string]*Shop{}, idle: make(chan struct{})}
+	close(s.idle)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if cfg.WebhookURL != "" {
 		sender, err := webhooktest.NewSender(cfg.WebhookURL, cfg.WebhookSecret, cfg.Webhooks)
@@ -109,7 +111,7 @@ func (s *Server) Shop(name string) *Shop {
 func (s *Shop) SetPlan(p Plan) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.plan = p
+	s.plan = p.filled()
 }
 
 // Plan is what the shop's plan allows.
@@ -168,7 +170,7 @@ const (
 	NoExtensions          // the answer lacks extensions
 )
 
-// RandomFaults has each fault happen with a probability. The same seed gives the same faults to the same sequence of requests.
+// RandomFaults has each fault happen with a probability: shares are from 0 to 1, and 1 at most together. The same seed gives the same faults to the same sequence of requests.
 func RandomFaults(seed uint64, shares map[Fault]float64) func(*http.Request) Fault {
 	var mu sync.Mutex
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -187,6 +189,9 @@ func RandomFaults(seed uint64, shares map[Fault]float64) func(*http.Request) Fau
 
 // RoundTrip answers a request without a network. It works within a synctest bubble.
 func (s *Server) RoundTrip(r *http.Request) (resp *http.Response, err error) {
+	if r.Body != nil {
+		defer r.Body.Close()
+	}
 	if err := r.Context().Err(); err != nil {
 		return nil, err
 	}
@@ -197,7 +202,6 @@ func (s *Server) RoundTrip(r *http.Request) (resp *http.Response, err error) {
 	if in.Body == nil {
 		in.Body = http.NoBody
 	}
-	defer in.Body.Close()
 	defer func() {
 		if v := recover(); v != nil {
 			if e, ok := v.(error); !ok || !errors.Is(e, http.ErrAbortHandler) {
@@ -264,7 +268,7 @@ func served(version string) string {
 	if version < all[0] {
 		return all[0]
 	}
-	return all[len(all)-2] // there is no such version yet: the newest
+	return all[len(all)-2] // there is no such version: the newest
 }
 
 // call is a request to a shop.

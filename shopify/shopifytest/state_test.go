@@ -589,3 +589,29 @@ func FuzzGraphQL(f *testing.F) {
 		}
 	})
 }
+
+func TestSearchesThatAreEasilyMisread(t *testing.T) {
+	t.Parallel()
+	shop := newFake(t, shopifytest.Config{}).Shop("example.myshopify.com")
+	products(t, shop, 3)
+	found := func(query, in string) int {
+		b, err := shop.Exec(`query($q: String!) { `+in+`(first: 10, query: $q) { nodes { id } } }`, map[string]any{"q": query})
+		require.NoError(t, err)
+		var m map[string]struct{ Nodes []any }
+		require.NoError(t, json.Unmarshal(b, &m))
+		return len(m[in].Nodes)
+	}
+	all := found("", "products")
+	require.Positive(t, all)
+	require.Equal(t, all, found("-(vendor:nobody OR vendor:none)", "products"))
+	require.Equal(t, 1, found("active:true", "locations"))
+	require.Zero(t, found("active:false", "locations"))
+	_, err := shop.Exec(`{ products(first: 1, query: "status:active) vendor:x") { nodes { id } } }`, nil)
+	require.ErrorContains(t, err, ") too many")
+}
+
+func TestAPlanHasStandardsNumbersWhereItHasNone(t *testing.T) {
+	t.Parallel()
+	shop := newFake(t, shopifytest.Config{Plan: shopifytest.Plan{Points: 500}}).Shop("example.myshopify.com")
+	require.Equal(t, shopifytest.Plan{Points: 500, PointsPerSecond: 100, Calls: 40, CallsPerSecond: 2}, shop.Plan())
+}

@@ -17,7 +17,7 @@ func newGID(typ string, id int64) gid {
 	return gid("gid://shopify/" + typ + "/" + strconv.FormatInt(id, 10))
 }
 
-// parse takes a global ID apart. What follows a question mark belongs to the number.
+// parse takes a global ID apart. What follows a question mark is left out.
 func (g gid) parse() (typ string, id int64, ok bool) {
 	rest, ok := strings.CutPrefix(string(g), "gid://shopify/")
 	if !ok {

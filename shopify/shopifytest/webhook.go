@@ -83,25 +83,40 @@ func (s *Server) send(shop *Shop, events []event) {
 		}
 	}
 	if s.sender != nil {
-		s.sending.Go(func() { _, _ = s.sender.Send(s.ctx, out) }) // what fails there is the receiver's to find out, as with Shopify
+		s.deliver(out)
 	}
+}
+
+// deliver sends webhooks, while the requests that follow are answered.
+func (s *Server) deliver(out []webhooktest.Outgoing) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sends++; s.sends == 1 {
+		s.idle = make(chan struct{})
+	}
+	go func() {
+		_, _ = s.sender.Send(s.ctx, out) // what fails there is the receiver's to find out, as with Shopify
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.sends--; s.sends == 0 {
+			close(s.idle)
+		}
+	}()
 }
 
 // Close ends the deliveries of webhooks that are under way, and waits for them. A Server without WebhookURL need not be closed.
 func (s *Server) Close() {
 	s.cancel()
-	s.sending.Wait()
+	_ = s.WaitWebhooks(context.Background())
 }
 
-// WaitWebhooks waits until every webhook that was caused so far is delivered, or given up.
+// WaitWebhooks waits until no webhook is under way: each is delivered, or given up. It fails with ctx's error if that ends first.
 func (s *Server) WaitWebhooks(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() {
-		s.sending.Wait()
-		close(done)
-	}()
+	s.mu.Lock()
+	idle := s.idle
+	s.mu.Unlock()
 	select {
-	case <-done:
+	case <-idle:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
