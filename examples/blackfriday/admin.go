@@ -149,7 +149,11 @@ func (c *client) ask(ctx context.Context, scale float64, shop, subject string) e
 		case a.Errors[0].Extensions.Code != "THROTTLED":
 			return errors.New(a.Errors[0].Message)
 		}
-		time.Sleep(time.Duration(float64(time.Second) / scale))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Duration(float64(time.Second) / scale)):
+		}
 	}
 	return errors.New("the shop says Throttled")
 }

@@ -164,6 +164,21 @@ func TestRESTHasScopes(t *testing.T) {
 	require.Equal(t, http.StatusForbidden, resp.StatusCode)
 }
 
+func TestMutationsOfAnyObjectHaveItsScope(t *testing.T) {
+	t.Parallel()
+	fake := newFake(t, shopifytest.Config{Scopes: []string{"read_products", "write_customers"}})
+	id := products(t, fake.Shop("example.myshopify.com"), 1)[0]
+	for name, q := range map[string]string{
+		"tagsAdd":       `mutation($id: ID!) { tagsAdd(id: $id, tags: ["x"]) { userErrors { message } } }`,
+		"tagsRemove":    `mutation($id: ID!) { tagsRemove(id: $id, tags: ["x"]) { userErrors { message } } }`,
+		"metafieldsSet": `mutation($id: ID!) { metafieldsSet(metafields: [{ownerId: $id, namespace: "a", key: "b", type: "single_line_text_field", value: "c"}]) { userErrors { message } } }`,
+	} {
+		a := post(t, fake, q, map[string]any{"id": id})
+		require.Equal(t, "ACCESS_DENIED", a.code(), name)
+		require.Contains(t, a.Errors[0].Message, "Access denied for "+name+" field")
+	}
+}
+
 func TestNodesHaveScopes(t *testing.T) {
 	t.Parallel()
 	fake := newFake(t, shopifytest.Config{Scopes: []string{"read_products"}})

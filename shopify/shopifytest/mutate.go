@@ -167,9 +167,20 @@ func (x *execution) access(parent string, f *ast.Field) error {
 	return denied(f.Name, verb, scope)
 }
 
-// granted says whether the app has a scope; one to write is one to read.
-func (x *execution) granted(verb, scope string) bool {
-	return x.scopes == nil || slices.Contains(x.scopes, verb+scope) || slices.Contains(x.scopes, "write_"+scope)
+// mayChange checks the scope of a mutation that is told by the object, not by its name.
+func (x *execution) mayChange(o *object, p *payload) error {
+	scope, ok := scopeOf[o.typ]
+	if !ok || x.granted("write_", scope) {
+		return nil
+	}
+	return denied(strings.ToLower(p.typ[:1])+strings.TrimSuffix(p.typ[1:], "Payload"), "write_", scope)
+}
+
+func (x *execution) granted(verb, scope string) bool { return granted(x.scopes, verb, scope) }
+
+// granted says whether an app has a scope; one to write is one to read, and nil is every one.
+func granted(scopes []string, verb, scope string) bool {
+	return scopes == nil || slices.Contains(scopes, verb+scope) || slices.Contains(scopes, "write_"+scope)
 }
 
 func denied(field, verb, scope string) *gqlError {
@@ -219,6 +230,9 @@ func metafieldsSet(x *execution, in *input, p *payload) (func(), error) {
 		if owner == nil || ownerTypes[owner.typ] == "" {
 			p.reject("INVALID", "Owner does not exist.", append(at, "ownerId")...)
 			continue
+		}
+		if err := x.mayChange(owner, p); err != nil {
+			return nil, err
 		}
 		set := x.metafield(m, owner, p, at)
 		sets = append(sets, set)
@@ -318,6 +332,11 @@ func metafieldsDelete(x *execution, in *input, p *payload) (func(), error) {
 			shown = append(shown, nil)
 			continue
 		}
+		if o := x.shop.find(owner); o != nil {
+			if err := x.mayChange(o, p); err != nil {
+				return nil, err
+			}
+		}
 		gone = append(gone, old)
 		shown = append(shown, value("MetafieldIdentifier", map[string]any{"ownerId": string(owner), "namespace": namespace, "key": key}))
 	}
@@ -339,6 +358,9 @@ func changeTags(x *execution, in *input, p *payload) (func(), error) {
 	if o == nil || (o.typ != "Product" && o.typ != "Order" && o.typ != "Customer") {
 		p.reject("", "Node does not exist", "id")
 		return nil, nil
+	}
+	if err := x.mayChange(o, p); err != nil {
+		return nil, err
 	}
 	return func() {
 		old, _ := o.f["tags"].([]string)

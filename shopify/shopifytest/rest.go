@@ -100,7 +100,7 @@ func (c *call) read(parts []string) (int, any) {
 	if !ok || len(parts) > 2 || parts[0] == "variants" && len(parts) == 1 && parent == nil {
 		return http.StatusNotImplemented, map[string]any{"errors": "shopifytest does not support " + strings.Join(parts, "/") + ".json"}
 	}
-	if scope := scopeOf[res.typ]; c.server.cfg.Scopes != nil && scope != "" && !slices.Contains(c.server.cfg.Scopes, "read_"+scope) && !slices.Contains(c.server.cfg.Scopes, "write_"+scope) {
+	if scope := scopeOf[res.typ]; scope != "" && !granted(c.server.cfg.Scopes, "read_", scope) {
 		return http.StatusForbidden, map[string]any{"errors": fmt.Sprintf("[API] This action requires merchant approval for read_%s scope.", scope)}
 	}
 	if len(parts) == 2 && parts[1] != "count" {
