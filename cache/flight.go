@@ -1,0 +1,541 @@
+package cache
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// flight is the load of a key that callers wait for together: a lease. Whatever invalidates the key takes it out of Cache.flights and voids it; it can put nothing into a tier then.
+type flight[K comparable, V any] struct {
+	key   K
+	name  Key
+	began int64
+	asks  int
+
+	// Set by the Remote's answer.
+	mark  Mark
+	lease *Lease
+	claim uint64
+	stale *entry[V] // what the Remote had
+
+	// Under Cache.mu.
+	refresh bool   // nobody waits: there is something stale that is served meanwhile
+	read    bool   // the Remote has answered: mark is known
+	told    Mark   // the latest notice that came before
+	order   uint64 // what had been told of tags when it began
+	void    bool
+	over    bool
+
+	done chan struct{}
+	out  *entry[V]
+	err  error
+}
+
+// retryAfter is how long what is stale is served after a load failed, before another is tried.
+const retryAfter = time.Second
+
+// join finds what to do for a key that is not fresh in memory: take an entry that may be served all the same, or wait for a flight, which is the caller's to run if it is a new one.
+func (c *Cache[K, V]) join(ctx context.Context, key K) (e *entry[V], f *flight[K, V], mine bool) {
+	name := c.keyOf(key)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := sinceBegan()
+	e = c.peek(key)
+	switch {
+	case e == nil || !e.trusted(now, c.lag):
+		e = nil
+	case now < e.until:
+		c.counts.hit()
+		return e, nil, false
+	case now < e.retry.Load() && now < max(e.swr, e.sie):
+		c.counts.stale.Add(1)
+		return e, nil, false
+	case now < e.swr:
+		c.counts.stale.Add(1)
+	default:
+		e = nil
+	}
+	f = c.flights[name]
+	if f != nil && (now-f.began < c.lag || f.read && f.lease != nil && f.lease.holds(now, c.lag)) {
+		if e == nil {
+			f.refresh = false
+			c.counts.shared.Add(1)
+		}
+		return e, f, false
+	}
+	if e == nil && ctx.Err() != nil {
+		return nil, &flight[K, V]{name: name, done: make(chan struct{})}, false // it waits for nothing
+	}
+	f = &flight[K, V]{key: key, name: name, began: now, order: c.told.order, refresh: e != nil, done: make(chan struct{})}
+	c.flights[name] = f
+	return e, f, true
+}
+
+// wait waits for a flight, as long as its caller can.
+func (c *Cache[K, V]) wait(ctx context.Context, f *flight[K, V]) (V, error) {
+	select {
+	case <-f.done:
+	default:
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			var none V
+			return none, &keyError{c.cfg.Name, f.name, fmt.Errorf("waiting for its load: %w", context.Cause(ctx))}
+		}
+	}
+	if f.err != nil {
+		var none V
+		return none, f.err
+	}
+	return c.out(f.out)
+}
+
+// finish ends a flight for those who wait, once.
+func (c *Cache[K, V]) finish(f *flight[K, V], out *entry[V], err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.end(f, out, err)
+}
+
+func (c *Cache[K, V]) end(f *flight[K, V], out *entry[V], err error) {
+	if f.over {
+		return
+	}
+	f.over, f.out = true, out
+	if err != nil {
+		f.err = &keyError{c.cfg.Name, f.name, err}
+	}
+	if c.flights[f.name] == f {
+		delete(c.flights, f.name)
+	}
+	if len(c.flights) == 0 {
+		c.told.forget()
+	}
+	close(f.done)
+}
+
+// guard runs something of the user's for flights: if it panics, ends its goroutine or takes too long, they end with that.
+func (c *Cache[K, V]) guard(fs []*flight[K, V], do func()) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		err := ErrLoadExited
+		if v := recover(); v != nil {
+			err = &PanicError{v, debug.Stack()}
+			c.cfg.Logger.Error("cache: a load panicked", "cache", c.cfg.Name, "key", fs[0].name, "error", err)
+		}
+		for _, f := range fs {
+			c.failed(f, err)
+		}
+	}()
+	do()
+	returned = true
+}
+
+// run brings flights to their end. ctx is that of whoever wants them: its values are the loads', its end is not.
+func (c *Cache[K, V]) run(ctx context.Context, fs []*flight[K, V]) {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), c.cfg.LoadTimeout, timeoutError{fmt.Errorf("%w: over %v", ErrLoadTimeout, c.cfg.LoadTimeout)})
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		for _, f := range fs {
+			c.failed(f, context.Cause(ctx))
+		}
+	})
+	defer stop()
+	c.guard(fs, func() {
+		missing := fs
+		if c.cfg.Remote != nil && !fs[0].read {
+			missing = c.ask(ctx, fs)
+		}
+		c.loadAll(ctx, missing)
+	})
+}
+
+// ask settles what the Remote knows, and returns what has to be loaded.
+func (c *Cache[K, V]) ask(ctx context.Context, fs []*flight[K, V]) (missing []*flight[K, V]) {
+	begin := time.Now()
+	for pause := 5 * time.Millisecond; ; pause = min(pause*3/2, 100*time.Millisecond) {
+		keys := make([]Key, len(fs))
+		for i, f := range fs {
+			keys[i] = f.name
+		}
+		read := sinceBegan()
+		answers, err := c.cfg.Remote.Get(ctx, c.cfg.Name, keys, c.cfg.Fleet)
+		if err != nil {
+			c.remoteFailed("get", err)
+			return append(missing, fs...)
+		}
+		var again []*flight[K, V]
+		wait := time.Duration(0)
+		for i, f := range fs {
+			a := &answers[i]
+			if !c.answered(ctx, f, a) {
+				again = append(again, f)
+				continue
+			}
+			switch {
+			case c.take(ctx, f, a, read):
+			case a.Busy > 0 && c.leave(f):
+			case a.Busy > 0 && time.Since(begin) < c.cfg.Fleet+time.Second:
+				again, wait = append(again, f), pause/2+rand.N(pause)
+			default:
+				missing = append(missing, f)
+			}
+		}
+		switch {
+		case len(again) == 0:
+			return missing
+		case len(missing) > 0: // what others load must not keep what is ours waiting
+			go c.run(ctx, again)
+			return missing
+		}
+		fs = again
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil // the flights have ended
+		}
+	}
+}
+
+// leave ends a flight that nobody waits for: another process loads the key.
+func (c *Cache[K, V]) leave(f *flight[K, V]) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !f.refresh {
+		return false
+	}
+	if e := c.peek(f.key); e != nil {
+		e.retry.Store(after(sinceBegan(), lookAgain))
+	}
+	c.end(f, nil, errors.New("another process loads it"))
+	return true
+}
+
+// lookAgain is how soon it is looked whether another process has loaded what is stale.
+const lookAgain = 100 * time.Millisecond
+
+// maxAsks is how often a flight whose key is invalidated all the time asks for an answer that is newer than that.
+const maxAsks = 5
+
+// answered notes an answer, if it is newer than what was told of the key meanwhile.
+func (c *Cache[K, V]) answered(ctx context.Context, f *flight[K, V], a *Answer) bool {
+	c.mu.Lock()
+	current := f.told == Mark{} || a.Mark.covers(f.told)
+	f.asks++
+	f.void = f.void || !current && f.asks == maxAsks
+	if current || f.void {
+		f.read, f.mark, f.lease, f.claim = true, a.Mark, a.Lease, a.Claim
+	}
+	c.mu.Unlock()
+	if f.void {
+		a.Found = false
+	}
+	if !f.read && a.Claim != 0 {
+		c.fill(ctx, []Fill{{Key: f.name, Claim: a.Claim, Drop: true}})
+	}
+	return f.read
+}
+
+// take ends a flight with what the Remote has of its key, if it has. What is stale and may be served is renewed by another flight.
+func (c *Cache[K, V]) take(ctx context.Context, f *flight[K, V], a *Answer, read int64) bool {
+	if !a.Found {
+		return false
+	}
+	var v V
+	var err error
+	if a.NotFound {
+		err = &keyError{c.cfg.Name, f.name, ErrNotFound}
+	} else if v, err = c.decode(f.name, a.Value); err != nil {
+		return false
+	}
+	e := c.entry(f, v, err, read, a.Fresh, a.Rest)
+	c.weigh(f.key, e, len(a.Value))
+	if a.Fresh > 0 {
+		c.counts.remoteHits.Add(1)
+		c.put(f, e)
+		c.finish(f, e, nil)
+		return true
+	}
+	c.mu.Lock()
+	now := sinceBegan()
+	f.stale = e
+	if serve := !f.refresh && !f.void && now < e.swr; !serve {
+		c.mu.Unlock()
+		return false
+	}
+	c.counts.stale.Add(1)
+	c.keepIn(f, e)
+	c.end(f, e, nil)
+	renew := a.Busy == 0 && c.flights[f.name] == nil
+	next := &flight[K, V]{key: f.key, name: f.name, began: now, order: f.order, refresh: true, done: make(chan struct{}), read: true, mark: f.mark, lease: f.lease, claim: f.claim}
+	if renew {
+		c.flights[f.name] = next
+	}
+	c.mu.Unlock()
+	if renew {
+		go c.run(ctx, []*flight[K, V]{next}) // until its load returns
+	} else {
+		c.drop(ctx, f)
+	}
+	return true
+}
+
+// loadAll loads what nobody has.
+func (c *Cache[K, V]) loadAll(ctx context.Context, fs []*flight[K, V]) {
+	switch {
+	case len(fs) == 0:
+	case len(fs) == 1:
+		c.loadOne(ctx, fs[0])
+	case c.cfg.LoadMany != nil:
+		for batch := range slices.Chunk(fs, c.cfg.MaxBatch) {
+			c.guard(batch, func() { c.loadBatch(ctx, batch) })
+		}
+	default:
+		var wg sync.WaitGroup
+		places := make(chan struct{}, loadsAtOnce)
+		for _, f := range fs {
+			places <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-places }()
+				c.loadOne(ctx, f)
+			})
+		}
+		wg.Wait()
+	}
+}
+
+// loadsAtOnce is how many single loads a GetMany has under way.
+const loadsAtOnce = 16
+
+func (c *Cache[K, V]) loadOne(ctx context.Context, f *flight[K, V]) {
+	c.guard([]*flight[K, V]{f}, func() {
+		ctx, keep := withStore(ctx)
+		begin := sinceBegan()
+		v, err := c.load(ctx, f.key)
+		c.land(ctx, begin, keep, loaded[K, V]{f, v, err})
+	})
+}
+
+func (c *Cache[K, V]) loadBatch(ctx context.Context, fs []*flight[K, V]) {
+	keys := make([]K, len(fs))
+	for i, f := range fs {
+		keys[i] = f.key
+	}
+	ctx, keep := withStore(ctx)
+	begin := sinceBegan()
+	values, err := c.cfg.LoadMany(ctx, keys)
+	out := make([]loaded[K, V], len(fs))
+	for i, f := range fs {
+		v, ok := values[f.key]
+		if err == nil && !ok {
+			out[i] = loaded[K, V]{f, v, ErrNotFound}
+		} else {
+			out[i] = loaded[K, V]{f, v, err}
+		}
+	}
+	c.land(ctx, begin, keep, out...)
+}
+
+// loaded is what a load brought for a flight.
+type loaded[K comparable, V any] struct {
+	f   *flight[K, V]
+	v   V
+	err error
+}
+
+// land puts what was loaded where it may go, and ends the flights.
+func (c *Cache[K, V]) land(ctx context.Context, begin int64, keep *atomic.Bool, all ...loaded[K, V]) {
+	took := time.Duration(sinceBegan() - begin)
+	entries := make([]*entry[V], len(all)) // nil for what is not kept
+	var fills []Fill
+	var filled []int
+	for i, l := range all {
+		f, notFound := l.f, errors.Is(l.err, ErrNotFound)
+		c.counts.loaded(l.err, notFound)
+		if c.cfg.Hooks.Loaded != nil {
+			c.cfg.Hooks.Loaded(f.name, took, l.err)
+		}
+		if l.err != nil && !notFound {
+			c.drop(ctx, f)
+			c.failed(f, l.err)
+			continue
+		}
+		fresh := c.ttl(notFound) - took
+		if notFound {
+			l.err = &keyError{c.cfg.Name, f.name, l.err}
+			entries[i] = c.entry(f, l.v, l.err, begin, fresh, fresh)
+		} else {
+			entries[i] = c.entry(f, l.v, nil, begin, fresh, fresh+c.keep)
+		}
+		e := entries[i]
+		e.kept = fresh > 0 && keep.Load()
+		switch fill, err := c.filling(f, e, fresh, notFound); {
+		case !e.kept || err != nil:
+			c.drop(ctx, f)
+			c.weigh(f.key, e, 0)
+		case f.read:
+			fills, filled = append(fills, fill), append(filled, i)
+			c.weigh(f.key, e, len(fill.Value))
+		default:
+			c.weigh(f.key, e, 0)
+		}
+	}
+	if len(fills) > 0 {
+		for n, kept := range c.fill(ctx, fills) {
+			if i := filled[n]; !kept {
+				entries[i].kept = false
+				c.refused(all[i].f)
+			}
+		}
+	}
+	for i, l := range all {
+		if e := entries[i]; e != nil {
+			if e.kept {
+				c.put(l.f, e)
+			}
+			c.finish(l.f, e, nil)
+		}
+	}
+}
+
+// filling is what the Remote gets of an entry.
+func (c *Cache[K, V]) filling(f *flight[K, V], e *entry[V], fresh time.Duration, notFound bool) (Fill, error) {
+	fill := Fill{Key: f.name, Mark: f.mark, Claim: f.claim, NotFound: notFound, Tags: e.tags, Version: e.version, Fresh: fresh, Keep: fresh}
+	if !f.read || notFound {
+		return fill, nil
+	}
+	fill.Keep += c.keep
+	b, err := c.cfg.Encode(e.value)
+	if err != nil {
+		c.counts.codec.Add(1)
+		c.cfg.Logger.Warn("cache: a value does not encode, and is kept in this process only", "cache", c.cfg.Name, "key", f.name, "error", err)
+		return fill, err
+	}
+	fill.Value = append(binary.LittleEndian.AppendUint32(make([]byte, 0, 4+len(b)), c.cfg.Schema), b...)
+	return fill, nil
+}
+
+// decode reads what filling wrote. Its error is no more than a miss.
+func (c *Cache[K, V]) decode(name Key, b []byte) (v V, err error) {
+	if len(b) < 4 || binary.LittleEndian.Uint32(b) != c.cfg.Schema {
+		return v, errOtherSchema
+	}
+	if v, err = c.cfg.Decode(b[4:]); err != nil {
+		c.counts.codec.Add(1)
+		c.cfg.Logger.Warn("cache: an entry does not decode, and is loaded again", "cache", c.cfg.Name, "key", name, "error", err)
+	}
+	return v, err
+}
+
+var errOtherSchema = errors.New("cache: an entry of another schema")
+
+// drop gives a claim up.
+func (c *Cache[K, V]) drop(ctx context.Context, f *flight[K, V]) {
+	if f.claim != 0 {
+		c.fill(ctx, []Fill{{Key: f.name, Claim: f.claim, Drop: true}})
+	}
+}
+
+// fill fills the Remote. What it is not asked or does not say counts as kept: memory has rules of its own.
+func (c *Cache[K, V]) fill(ctx context.Context, fills []Fill) []bool {
+	kept, err := c.cfg.Remote.Fill(context.WithoutCancel(ctx), c.cfg.Name, fills)
+	if err != nil {
+		c.remoteFailed("fill", err)
+		return nil
+	}
+	return kept
+}
+
+func (c *Cache[K, V]) remoteFailed(op string, err error) {
+	c.counts.remoteErrors.Add(1)
+	if c.cfg.Hooks.RemoteFailed != nil {
+		c.cfg.Hooks.RemoteFailed(op, err)
+	}
+	c.cfg.Logger.Debug("cache: the remote failed", "cache", c.cfg.Name, "op", op, "error", err)
+}
+
+func (c *Cache[K, V]) refused(f *flight[K, V]) {
+	c.counts.refused.Add(1)
+	if c.cfg.Hooks.Refused != nil {
+		c.cfg.Hooks.Refused(f.name)
+	}
+}
+
+// failed ends a flight whose load brought nothing: with what is stale, if that may be served.
+func (c *Cache[K, V]) failed(f *flight[K, V], err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := sinceBegan()
+	e := c.peek(f.key)
+	if e == nil || now >= e.sie || !e.trusted(now, c.lag) {
+		e = f.stale
+		if e != nil && (now >= e.sie || !c.keepIn(f, e)) {
+			e = nil
+		}
+	}
+	if e == nil {
+		c.end(f, nil, err)
+		return
+	}
+	e.retry.Store(after(now, retryAfter))
+	c.counts.staleErrors.Add(1)
+	c.end(f, e, nil)
+}
+
+// put keeps an entry in memory, unless something has invalidated it since its flight began.
+func (c *Cache[K, V]) put(f *flight[K, V], e *entry[V]) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.keepIn(f, e) {
+		c.refused(f)
+	}
+}
+
+// keepIn says whether nothing has invalidated e since its flight began. If so, it keeps it in memory.
+func (c *Cache[K, V]) keepIn(f *flight[K, V], e *entry[V]) bool {
+	if f.void || f.over || c.told.concerns(f.order, e.mark, e.name.Scope, e.tags) || c.outdated(f.key, e) {
+		return false
+	}
+	if c.local != nil {
+		c.index.add(f.key, e)
+		c.local.Set(f.key, e)
+	}
+	return true
+}
+
+// outdated says whether something newer than e is known.
+func (c *Cache[K, V]) outdated(key K, e *entry[V]) bool {
+	if c.floors == nil {
+		return false
+	}
+	floor, _ := c.floors.GetIfPresent(e.name)
+	there := c.peek(key)
+	return e.version < floor || e.err == nil && there != nil && e.version < there.version
+}
+
+type storeKey struct{}
+
+// withStore is a context for a load that may say that its value is not to be kept.
+func withStore(ctx context.Context) (context.Context, *atomic.Bool) {
+	keep := new(atomic.Bool)
+	keep.Store(true)
+	return context.WithValue(ctx, storeKey{}, keep), keep
+}
+
+// NoStore says of the load that ctx belongs to that its value is not to be kept, only returned: it was read within an open transaction, or from a replica that lags behind. For others it does nothing.
+func NoStore(ctx context.Context) {
+	if keep, ok := ctx.Value(storeKey{}).(*atomic.Bool); ok {
+		keep.Store(false)
+	}
+}
