@@ -117,7 +117,7 @@ func New[K comparable, V any](load func(ctx context.Context, key K) (V, error), 
 	if !cfg.NoLocal {
 		options := &otter.Options[K, *entry[V]]{MaximumSize: cfg.MaxEntries, OnAtomicDeletion: func(e otter.DeletionEvent[K, *entry[V]]) { c.index.remove(e.Key, e.Value) }}
 		if cfg.MaxBytes > 0 {
-			options.MaximumWeight, options.Weigher = uint64(cfg.MaxBytes), func(_ K, e *entry[V]) uint32 { return e.weight } //nolint:gosec // it is over 0
+			options.MaximumWeight, options.Weigher = uint64(cfg.MaxBytes), func(_ K, e *entry[V]) uint32 { return e.weight }
 		}
 		c.local = otter.Must(options)
 	}
@@ -181,7 +181,7 @@ func (cfg *Config[K, V]) complete() (err error) {
 		if *d.v == 0 {
 			*d.v = d.zero
 		}
-		if (*d.v < 0 && !(d.negative && *d.v == Never)) || *d.v > longest {
+		if never := d.negative && *d.v == Never; *d.v < 0 && !never || *d.v > longest {
 			return fmt.Errorf("cache: New: Config.%s is %v; want 0 to %v", d.name, *d.v, longest)
 		}
 	}

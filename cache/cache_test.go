@@ -25,7 +25,9 @@ func TestP10FillStartedBeforeInvalidateNeverBecomesVisibleAfterIt(t *testing.T) 
 		invalidate func(ctx context.Context, c *cache.Cache[string, string]) error
 	}{
 		{"key", func(ctx context.Context, c *cache.Cache[string, string]) error { return c.Invalidate(ctx, "k") }},
-		{"tag", func(ctx context.Context, c *cache.Cache[string, string]) error { return c.InvalidateTags(ctx, "", "tag") }},
+		{"tag", func(ctx context.Context, c *cache.Cache[string, string]) error {
+			return c.InvalidateTags(ctx, "", "tag")
+		}},
 		{"scope", func(ctx context.Context, c *cache.Cache[string, string]) error { return c.InvalidateScope(ctx, "") }},
 		{"all", func(ctx context.Context, c *cache.Cache[string, string]) error { return c.InvalidateAll(ctx) }},
 		{"purge", func(ctx context.Context, c *cache.Cache[string, string]) error {
@@ -38,6 +40,7 @@ func TestP10FillStartedBeforeInvalidateNeverBecomesVisibleAfterIt(t *testing.T) 
 		t.Run(what.name, func(t *testing.T) {
 			t.Parallel()
 			tiers(t, func(t *testing.T, remote cache.Remote) {
+				t.Helper()
 				s := &source{}
 				c := newCache(t, s, cache.Config[string, string]{Remote: remote, Tags: func(_, v string) []string {
 					if v == "" {
@@ -83,6 +86,7 @@ func TestP10FillOfAnotherProcess(t *testing.T) {
 func TestSameProcessRefillAfterInvalidateDoesNotValidateTheOlderFill(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		s := &source{}
 		c := newCache(t, s, cache.Config[string, string]{Remote: remote})
 		s.set("k", "old")
@@ -104,6 +108,7 @@ func TestSameProcessRefillAfterInvalidateDoesNotValidateTheOlderFill(t *testing.
 func TestGetAfterInvalidateReturnsDoesNotJoinALoadThatBeganBefore(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		s := &source{}
 		c := newCache(t, s, cache.Config[string, string]{Remote: remote})
 		s.set("k", "old")
@@ -166,6 +171,7 @@ func TestReadInBetweenCannotReseedMemory(t *testing.T) {
 func TestBackgroundRefreshResultIsDroppedIfInvalidatedMeanwhile(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		s := &source{}
 		c := newCache(t, s, cache.Config[string, string]{Remote: remote, TTL: time.Minute, StaleWhileRevalidate: time.Hour})
 		s.set("k", "old")
@@ -187,6 +193,7 @@ func TestBackgroundRefreshResultIsDroppedIfInvalidatedMeanwhile(t *testing.T) {
 func TestStaleWhileRevalidate(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		s := &source{}
 		c := newCache(t, s, cache.Config[string, string]{Remote: remote, TTL: time.Minute, StaleWhileRevalidate: time.Minute})
 		s.set("k", "1")
@@ -195,7 +202,7 @@ func TestStaleWhileRevalidate(t *testing.T) {
 		time.Sleep(time.Minute - 1)
 		requireGet(t, c, "k", "1")
 		require.Zero(t, c.Stats().Stale)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		requireGet(t, c, "k", "1")
 		synctest.Wait()
 		require.Equal(t, uint64(1), c.Stats().Stale)
@@ -228,6 +235,7 @@ func TestStaleInTheRemoteIsServedAndRenewed(t *testing.T) {
 func TestWaiterWithShortDeadlineReturnsOnTimeAndLeaderCancelDoesNotFailWaiters(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		s := &source{}
 		c := newCache(t, s, cache.Config[string, string]{Remote: remote})
 		s.set("k", "v")
@@ -256,6 +264,7 @@ func TestWaiterWithShortDeadlineReturnsOnTimeAndLeaderCancelDoesNotFailWaiters(t
 func TestADeadContextLoadsNothing(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		s := &source{}
 		c := newCache(t, s, cache.Config[string, string]{Remote: remote})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -274,6 +283,7 @@ func TestLoaderPanicAndGoexitWakeAllWaitersAndClearTheFlight(t *testing.T) {
 		t.Run(fmt.Sprint("many ", many), func(t *testing.T) {
 			t.Parallel()
 			tiers(t, func(t *testing.T, remote cache.Remote) {
+				t.Helper()
 				var do func()
 				cfg := cache.Config[string, string]{Name: "test", Remote: remote}
 				if many {
@@ -325,6 +335,7 @@ func TestLoaderPanicAndGoexitWakeAllWaitersAndClearTheFlight(t *testing.T) {
 func TestALoadThatHangsHurtsOnlyItself(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		hangs := make(chan struct{})
 		first := true
 		c, err := cache.New(func(_ context.Context, key string) (string, error) {
@@ -357,6 +368,7 @@ func TestALoadThatHangsHurtsOnlyItself(t *testing.T) {
 func TestStaleIfErrorNeverExceedsMaxStaleAndNeverServesAValueInvalidated(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		s := &source{}
 		c := newCache(t, s, cache.Config[string, string]{Remote: remote, TTL: time.Minute, StaleIfError: 10 * time.Minute})
 		s.set("k", "v")
@@ -409,6 +421,7 @@ func TestStaleIfErrorTakesWhatTheRemoteHas(t *testing.T) {
 func TestNotFoundIsCachedSeparatelyAndClearedByCreate(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		s := &source{}
 		c := newCache(t, s, cache.Config[string, string]{Remote: remote, TTL: time.Hour, NegativeTTL: time.Minute})
 		missing := func() {
@@ -435,6 +448,7 @@ func TestNotFoundIsCachedSeparatelyAndClearedByCreate(t *testing.T) {
 func TestNeverRemembersWhatDoesNotExist(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		s := &source{}
 		c := newCache(t, s, cache.Config[string, string]{Remote: remote, NegativeTTL: cache.Never})
 		for range 3 {
@@ -460,7 +474,7 @@ func TestMemorysTTLNeverExceedsTheRemotesRemainingTTL(t *testing.T) {
 		requireGet(t, b, "k", "1")
 		time.Sleep(time.Minute - 1)
 		requireGet(t, b, "k", "1")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		requireGet(t, b, "k", "2")
 	})
 }
@@ -483,6 +497,7 @@ func TestLocalTTLLooksAtTheRemoteAgain(t *testing.T) {
 func TestTTLCountsFromWhenTheLoadBegan(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		s := &source{takes: 20 * time.Second}
 		c := newCache(t, s, cache.Config[string, string]{Remote: remote, TTL: time.Minute})
 		s.set("k", "v")
@@ -496,6 +511,7 @@ func TestTTLCountsFromWhenTheLoadBegan(t *testing.T) {
 func TestAgesOfAnswersStayWithinTheBound(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		c, err := cache.New(func(context.Context, int) (time.Time, error) { return time.Now(), nil }, cache.Config[int, time.Time]{Name: "test", Remote: remote, TTL: time.Minute, StaleWhileRevalidate: 10 * time.Second})
 		require.NoError(t, err)
 		oldest, ends := time.Duration(0), map[time.Duration]bool{}
@@ -519,6 +535,7 @@ func TestAgesOfAnswersStayWithinTheBound(t *testing.T) {
 func TestKeysThatExpireTogetherAreSpreadByJitter(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		s := &source{}
 		c := newCache(t, s, cache.Config[string, string]{Remote: remote, TTL: 100 * time.Second, Jitter: 0.2})
 		for i := range 1000 {
@@ -543,6 +560,7 @@ func TestKeysThatExpireTogetherAreSpreadByJitter(t *testing.T) {
 func TestErrorResultsAreNotCached(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		s := &source{}
 		c := newCache(t, s, cache.Config[string, string]{Remote: remote})
 		s.set("k", "v")
@@ -561,6 +579,7 @@ func TestErrorResultsAreNotCached(t *testing.T) {
 func TestOneLoadForAThousandWhoMissAKey(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		s := &source{takes: time.Second}
 		c := newCache(t, s, cache.Config[string, string]{Remote: remote})
 		s.set("k", "v")
@@ -582,6 +601,7 @@ func TestOneLoadForAThousandWhoMissAKey(t *testing.T) {
 func TestBulkGetCoalescesOverlappingKeySetsAndAMissingKeyDoesNotFailTheOthers(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		s := &source{takes: time.Second}
 		var mu sync.Mutex
 		var asked []string
@@ -599,7 +619,7 @@ func TestBulkGetCoalescesOverlappingKeySetsAndAMissingKeyDoesNotFailTheOthers(t 
 			}
 			return out, nil
 		}})
-		for _, k := range strings.Fields("a b c d e") {
+		for k := range strings.FieldsSeq("a b c d e") {
 			s.set(k, k+k)
 		}
 		var wg sync.WaitGroup
@@ -609,7 +629,7 @@ func TestBulkGetCoalescesOverlappingKeySetsAndAMissingKeyDoesNotFailTheOthers(t 
 				if err != nil {
 					t.Error(err)
 				}
-				for _, k := range strings.Fields(keys) {
+				for k := range strings.FieldsSeq(keys) {
 					if v, ok := got[k]; ok != (k != "x") || ok && v != k+k {
 						t.Errorf("%q is %q, %v", k, v, ok)
 					}
@@ -632,6 +652,7 @@ func TestBulkGetCoalescesOverlappingKeySetsAndAMissingKeyDoesNotFailTheOthers(t 
 func TestGetManyWithoutLoadManyAndWithKeysThatFail(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		underWay, most := 0, 0
 		var mu sync.Mutex
 		c, err := cache.New(func(_ context.Context, key int) (int, error) {
@@ -676,6 +697,7 @@ func TestALoadOfAnOlderVersionIsNotKept(t *testing.T) {
 		UpdatedAt time.Time
 	}
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		at := func(s int) time.Time { return time.Unix(1_700_000_000, 0).Add(time.Duration(s) * time.Second) }
 		now, loads := product{"one", at(1)}, 0
 		c, err := cache.New(func(context.Context, string) (product, error) {
@@ -717,6 +739,7 @@ func TestALoadOfAnOlderVersionIsNotKept(t *testing.T) {
 func TestFillInsideOpenTransactionOrFromLaggingReplicaIsRefused(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		s := &source{}
 		inTx := true
 		c, err := cache.New(func(ctx context.Context, key string) (string, error) {
@@ -741,6 +764,7 @@ func TestFillInsideOpenTransactionOrFromLaggingReplicaIsRefused(t *testing.T) {
 func TestMutatingAReturnedValueDoesNotChangeTheCachedOne(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		c, err := cache.New(func(context.Context, string) ([]string, error) { return []string{"a"}, nil }, cache.Config[string, []string]{
 			Name: "test", Remote: remote, Clone: func(v []string) []string { return append([]string{}, v...) },
 		})
@@ -757,6 +781,7 @@ func TestMutatingAReturnedValueDoesNotChangeTheCachedOne(t *testing.T) {
 func TestTagsOfAScopeAndNothingElse(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
 		s := &source{}
 		c := newCache(t, s, cache.Config[string, string]{
 			Remote: remote,
@@ -764,7 +789,7 @@ func TestTagsOfAScopeAndNothingElse(t *testing.T) {
 				shop, id, _ := strings.Cut(k, "/")
 				return cache.Key{Scope: shop, ID: id}
 			},
-			Tags: func(k, v string) []string { return strings.Fields(v) },
+			Tags: func(_, v string) []string { return strings.Fields(v) },
 		})
 		all := []string{"a/1", "a/2", "a/3", "b/1"}
 		s.set("a/1", "x y")
@@ -816,7 +841,7 @@ func TestMemoryStaysInsideItsBoundByEntries(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	t.Parallel()
-	type odd struct{ a, b int }
+	type odd struct{ A int }
 	store := new(cache.Memory)
 	load := (&source{}).load
 	for want, cfg := range map[string]cache.Config[string, string]{

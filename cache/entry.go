@@ -62,12 +62,11 @@ func (c *Cache[K, V]) ttl(notFound bool) time.Duration {
 func (c *Cache[K, V]) entry(f *flight[K, V], v V, err error, read int64, fresh, rest time.Duration) *entry[V] {
 	now := sinceBegan()
 	e := &entry[V]{value: v, err: err, until: after(now, fresh), lease: f.lease, mark: f.mark, name: f.name, grace: math.MaxInt64}
-	stale := e.until
 	if limit := after(now, c.cfg.LocalTTL); limit < e.until {
-		e.until, stale = limit, limit // what is left is the Remote's to say
+		e.until = limit // what comes then is the Remote's to say
 	} else if err == nil {
 		end := after(now, rest)
-		e.swr, e.sie = min(end, after(stale, c.cfg.StaleWhileRevalidate)), min(end, after(stale, c.cfg.StaleIfError))
+		e.swr, e.sie = min(end, after(e.until, c.cfg.StaleWhileRevalidate)), min(end, after(e.until, c.cfg.StaleIfError))
 	}
 	if c.cfg.Remote != nil {
 		e.grace = after(read, c.cfg.MaxLag)

@@ -104,7 +104,7 @@ func version(t time.Time) Version {
 	if t.IsZero() {
 		return 0
 	}
-	return Version(t.UnixNano()) ^ 1<<63 //nolint:gosec // the sign turned, so that unsigned numbers have the order of times
+	return Version(t.UnixNano()) ^ 1<<63 // the sign turned, so that unsigned numbers have the order of times
 }
 
 // Lease is a Remote's promise that a process is told of invalidations: what stands in the first tier may be served while it holds. It is safe for concurrent use.
