@@ -231,7 +231,7 @@ const maxAsks = 5
 // answered notes an answer, if it is newer than what was told of the key meanwhile.
 func (c *Cache[K, V]) answered(ctx context.Context, f *flight[K, V], a *Answer) bool {
 	c.mu.Lock()
-	current := f.told == Mark{} || a.Mark.covers(f.told)
+	current := f.told == Mark{} || a.Mark.Covers(f.told)
 	f.asks++
 	f.void = f.void || !current && f.asks == maxAsks
 	if current || f.void {

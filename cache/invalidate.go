@@ -161,7 +161,7 @@ func (c *Cache[K, V]) invalid(n Notice) {
 
 // evict takes an entry out that does not know of an invalidation.
 func (c *Cache[K, V]) evict(h held[K, V], mark Mark) {
-	if !h.e.mark.covers(mark) {
+	if !h.e.mark.Covers(mark) {
 		c.forget(h.key)
 	}
 }
@@ -169,10 +169,10 @@ func (c *Cache[K, V]) evict(h held[K, V], mark Mark) {
 // void ends what a flight may do: nobody joins it any more, and it keeps nothing.
 func (c *Cache[K, V]) void(f *flight[K, V], mark Mark) {
 	switch {
-	case mark == Mark{} || f.read && !f.mark.covers(mark):
+	case mark == Mark{} || f.read && !f.mark.Covers(mark):
 		f.void = true
 		delete(c.flights, f.name)
-	case !f.read && !f.told.covers(mark): // its answer will say whether it has come before
+	case !f.read && !f.told.Covers(mark): // its answer will say whether it has come before
 		f.told = mark
 	}
 }
@@ -211,7 +211,7 @@ func (t *told) concerns(order uint64, mark Mark, scope string, tags []string) bo
 		return true
 	}
 	for _, text := range tags {
-		if of, ok := t.tags[Key{scope, text}]; ok && of.order > order && !mark.covers(of.mark) {
+		if of, ok := t.tags[Key{scope, text}]; ok && of.order > order && !mark.Covers(of.mark) {
 			return true
 		}
 	}

@@ -34,8 +34,8 @@ type Remote interface {
 // Mark is a place in the order of invalidations: those that came before are in what it marks. Marks of different epochs have no order. The zero Mark is before all.
 type Mark struct{ Epoch, Seq uint64 }
 
-// covers says whether what has the mark m was read after the invalidation n.
-func (m Mark) covers(n Mark) bool { return m.Epoch == n.Epoch && m.Seq >= n.Seq && n != Mark{} }
+// Covers says whether what has the mark m knows of the invalidation that has the mark n.
+func (m Mark) Covers(n Mark) bool { return m.Epoch == n.Epoch && m.Seq >= n.Seq && n != Mark{} }
 
 // Answer is what a Remote knows of a key.
 type Answer struct {
@@ -124,7 +124,10 @@ func (l *Lease) Renew(at time.Time) { l.at.Store(offset + int64(at.Sub(began))) 
 // End says that invalidations may be missed from now on, until it is renewed.
 func (l *Lease) End() { l.at.Store(0) }
 
-// holds says whether the lease was renewed within lag.
+// Holds says whether the lease was renewed within lag.
+func (l *Lease) Holds(lag time.Duration) bool { return l.holds(sinceBegan(), int64(lag)) }
+
+// holds is Holds by a time that was read before.
 func (l *Lease) holds(now, lag int64) bool {
 	at := l.at.Load()
 	return at != 0 && now-at < lag

@@ -1,0 +1,48 @@
+-- KEYS meta, log, floors, entry, claim, then the markers: of all, the scope, each tag.
+-- ARGV epoch, seq, nonce, claim, prefix, rest, ttl in ms, '1' for a miss that is kept, then the targets: the key, and one for each marker.
+local m = parse(redis.call('GET', KEYS[1]))
+local function release()
+  if ARGV[4] ~= '' and redis.call('GET', KEYS[5]) == ARGV[4] then redis.call('DEL', KEYS[5]) end
+end
+local function valid()
+  if not m or m.epoch ~= ARGV[1] then return false end
+  mend(m, KEYS[2])
+  local seq = tonumber(ARGV[2])
+  if seq < m.seq then
+    if seq < m.floor then return false end
+    for i = 9, #ARGV do
+      local at = redis.call('ZSCORE', KEYS[2], ARGV[i])
+      if at and tonumber(at) > seq then return false end
+    end
+  end
+  local version = string.sub(ARGV[5], 5, 20)
+  local floor = redis.call('HGET', KEYS[3], ARGV[9])
+  return not floor or version >= floor
+end
+if not valid() then
+  release()
+  return 0
+end
+-- Markers say which generation of a scope or tag an entry is of. They live as long as any entry.
+local gens = {}
+for i = 6, #KEYS do
+  local gen = redis.call('GET', KEYS[i])
+  if not gen then
+    gen = ARGV[3]
+    redis.call('SET', KEYS[i], gen, 'PX', ARGV[7])
+  elseif redis.call('PTTL', KEYS[i]) < tonumber(ARGV[7]) then
+    redis.call('PEXPIRE', KEYS[i], ARGV[7])
+  end
+  gens[#gens + 1] = gen
+end
+local head = m.epoch .. gens[1] .. gens[2]
+if ARGV[8] == '' then -- an older load does not replace a newer one
+  local was = redis.call('GETRANGE', KEYS[4], 0, 43)
+  if #was == 44 and string.sub(was, 21) == head and string.sub(was, 5, 20) > string.sub(ARGV[5], 5, 20) then
+    release()
+    return 0
+  end
+end
+redis.call('SET', KEYS[4], ARGV[5] .. m.epoch .. table.concat(gens) .. ARGV[6], 'PX', ARGV[7])
+release()
+return 1

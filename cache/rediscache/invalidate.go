@@ -1,0 +1,209 @@
+package rediscache
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/breakwater-go/breakwater/cache"
+	"github.com/breakwater-go/breakwater/internal/redislua"
+)
+
+const (
+	// remembered is how many invalidations a partition remembers, for how long after the last one: a load that began before them all is not kept.
+	remembered    = 10_000
+	rememberedFor = 24 * time.Hour
+	// atOnce is how many targets one script takes: more would hold the server up.
+	atOnce = 500
+	// maxPending is how many invalidations that may not have been done a line remembers; with more, all entries of their caches are invalid.
+	maxPending = 10_000
+	// scanCount is how many keys one step of a purge looks at.
+	scanCount = 1000
+)
+
+func putEpoch(b []byte, epoch uint64) { binary.BigEndian.PutUint64(b, epoch) }
+
+// Invalidate implements [cache.Remote]. It is tried again for Config.InvalidateTimeout, whatever the breaker thinks of the server.
+func (s *Store) Invalidate(ctx context.Context, name string, what []cache.Invalidation) error {
+	if s.err != nil {
+		return s.err
+	}
+	of := map[*part][]told{}
+	for _, inv := range what {
+		t := told{target: target(name, inv.Kind, inv.Scope, inv.ID)}
+		if inv.Version > 0 {
+			t.version = hexVersion(inv.Version)
+		}
+		if inv.Kind != cache.OfAll {
+			p := s.partOf(inv.Scope)
+			of[p] = append(of[p], t)
+			continue
+		}
+		for _, l := range s.lines {
+			for _, p := range l.parts {
+				of[p] = append(of[p], t)
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.InvalidateTimeout, errInvalidateTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	for p, all := range of {
+		wg.Go(func() {
+			for some := range slices.Chunk(all, atOnce) {
+				if err := p.invalidate(ctx, some); err != nil {
+					p.l.remember(p, some)
+					mu.Lock()
+					errs = append(errs, err)
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+var errInvalidateTimeout = errors.New("over Config.InvalidateTimeout")
+
+// invalidate has the server do it, and tells this process.
+func (p *part) invalidate(ctx context.Context, all []told) error {
+	p.l.mu.Lock()
+	began := p.l.unsures
+	p.l.mu.Unlock()
+	v, err := redislua.Within(ctx, "rediscache: invalidate", func(ctx context.Context) (v any, err error) {
+		err = redislua.Retry(ctx, p.l.s.client, redislua.Lossy, func() error {
+			v, err = p.run(ctx, all)
+			return err
+		})
+		return v, wrap("invalidate", err)
+	})
+	if err != nil {
+		return err
+	}
+	epoch, seq, ok := place(v)
+	if !ok {
+		return errors.New("rediscache: invalidate: not an answer")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.epoch != epoch {
+		p.lost(epoch, seq)
+	}
+	for _, t := range all {
+		p.tell(t.target, t.version, seq)
+	}
+	if seq == p.seq+1 {
+		p.seq = seq
+	}
+	p.l.forget(p, all, began)
+	return nil
+}
+
+func (p *part) run(ctx context.Context, all []told) (any, error) {
+	keys := []string{p.key("meta"), p.key("log"), p.key("floors")}
+	sharded := ""
+	if _, ok := p.l.s.client.(*redis.ClusterClient); ok {
+		sharded = "1"
+	}
+	args := []any{nonce(), p.key("told"), sharded, remembered, rememberedFor.Milliseconds()}
+	for _, t := range all {
+		keys = append(keys, p.key(t.target)) // the entry, or the marker
+		if strings.HasPrefix(t.target, "e:") {
+			keys = append(keys, p.key(claimKey(t.target)))
+		}
+		args = append(args, t.target, t.version)
+	}
+	return invalidateOnce.Run(ctx, p.l.s.client, keys, append(args, join(all))...)
+}
+
+// remember notes what may not have been done: nothing is read before it is.
+func (l *line) remember(p *part, all []told) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, t := range all {
+		l.unsures++
+		key := pend{p, t.target}
+		l.pending[key] = unsure{max(l.pending[key].version, t.version), l.unsures}
+	}
+	if len(l.pending) <= maxPending {
+		return
+	}
+	fewer := map[pend]unsure{}
+	for key := range l.pending {
+		if name, _, ok := untarget(key.target); ok {
+			fewer[pend{key.p, target(name, cache.OfAll, "", "")}] = unsure{"", l.unsures}
+		}
+	}
+	l.pending = fewer
+}
+
+// forget forgets those that are done, if they were noted by the time that this began.
+func (l *line) forget(p *part, all []told, began uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, t := range all {
+		if of, ok := l.pending[pend{p, t.target}]; ok && of.n <= began {
+			delete(l.pending, pend{p, t.target})
+		}
+	}
+}
+
+// flush does what may not have been done.
+func (l *line) flush(ctx context.Context) error {
+	l.mu.Lock()
+	of := map[*part][]told{}
+	for key, u := range l.pending {
+		of[key.p] = append(of[key.p], told{key.target, u.version})
+	}
+	l.mu.Unlock()
+	for p, all := range of {
+		for some := range slices.Chunk(all, atOnce) {
+			if err := p.invalidate(ctx, some); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Purge implements [cache.Remote]. It looks through the names of all keys of the server (SCAN), a thousand at a time: on a large one it takes seconds, and holds nobody up. Only ctx bounds it.
+func (s *Store) Purge(ctx context.Context, name, scope string) error {
+	if err := s.Invalidate(ctx, name, []cache.Invalidation{{Kind: cache.OfScope, Scope: scope}}); err != nil {
+		return err
+	}
+	p := s.partOf(scope)
+	_, err := redislua.Within(ctx, "rediscache: purge", func(ctx context.Context) (struct{}, error) {
+		node, err := p.l.node(ctx)
+		if err != nil {
+			return struct{}{}, err
+		}
+		match := glob.Replace(p.key(target(name, cache.OfKey, scope, ""))) + "*"
+		for cursor := uint64(0); ; {
+			keys, next, err := node.Scan(ctx, cursor, match, scanCount).Result()
+			if err != nil {
+				return struct{}{}, wrap("purge", err)
+			}
+			if len(keys) > 0 {
+				if err := s.client.Del(ctx, keys...).Err(); err != nil { // they have one slot
+					return struct{}{}, wrap("purge", err)
+				}
+			}
+			if cursor = next; cursor == 0 {
+				return struct{}{}, nil
+			}
+		}
+	})
+	return err
+}
+
+// glob makes a text one that SCAN finds as it stands.
+var glob = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`)

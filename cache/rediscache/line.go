@@ -1,0 +1,497 @@
+package rediscache
+
+import (
+	"context"
+	_ "embed"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/breakwater-go/breakwater/breaker"
+	"github.com/breakwater-go/breakwater/internal/redislua"
+)
+
+//go:embed meta.lua
+var prelude string
+
+//go:embed adopt.lua
+var adoptText string
+
+//go:embed since.lua
+var sinceText string
+
+//go:embed fill.lua
+var fillText string
+
+//go:embed invalidate.lua
+var invalidateText string
+
+//go:embed drop.lua
+var dropText string
+
+var (
+	adopt          = redislua.New(prelude + adoptText)
+	since          = redislua.New(prelude + sinceText)
+	fillScript     = redislua.New(prelude + fillText)
+	invalidateOnce = redislua.New(prelude + invalidateText)
+	dropScript     = redislua.New(dropText)
+)
+
+// line is a server, or what may be one: what is known of it, who listens to it, and the breaker that leaves it alone.
+type line struct {
+	s       *Store
+	parts   []*part
+	breaker *breaker.Breaker
+
+	starts   sync.Once
+	ensuring chan struct{} // held by whoever looks at the server
+	known    atomic.Bool   // it is the server that the epochs were made on
+
+	mu      sync.Mutex
+	hears   bool // a channel is there, and everything from before it was told
+	heard   time.Time
+	channel *redis.PubSub
+	pending map[pend]unsure // invalidations that may not have been done
+	unsures uint64
+}
+
+type unsure struct {
+	version string
+	n       uint64 // when it was noted
+}
+
+type pend struct {
+	p      *part
+	target string
+}
+
+// start has the line listened to.
+func (l *line) start() error {
+	l.s.mu.RLock()
+	defer l.s.mu.RUnlock()
+	if l.s.closed {
+		return ErrClosed
+	}
+	l.starts.Do(func() {
+		l.s.wg.Go(l.listen)
+		l.s.wg.Go(l.beat)
+	})
+	return nil
+}
+
+// node is the server of the line.
+func (l *line) node(ctx context.Context) (*redis.Client, error) {
+	if c, ok := l.s.client.(*redis.ClusterClient); ok {
+		return c.MasterForKey(ctx, l.parts[0].key("meta"))
+	}
+	client, _ := l.s.client.(*redis.Client)
+	return client, nil
+}
+
+// ensure sees to it that the epochs were made on the server that answers now.
+func (l *line) ensure(ctx context.Context) error {
+	if l.known.Load() {
+		return nil
+	}
+	select {
+	case l.ensuring <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-l.ensuring }()
+	if l.known.Load() {
+		return nil
+	}
+	node, err := l.node(ctx)
+	if err != nil {
+		return fmt.Errorf("rediscache: find the server: %w", err)
+	}
+	run, err := l.run(ctx, node)
+	if err != nil {
+		return err
+	}
+	steps := make([]step, len(l.parts))
+	for i, p := range l.parts {
+		steps[i] = step{adopt, []string{p.key("meta")}, []any{nonce(), run}}
+	}
+	answers, err := l.runAll(ctx, "adopt", steps)
+	if err != nil {
+		return err
+	}
+	for i, p := range l.parts {
+		epoch, seq, ok := place(answers[i])
+		if !ok {
+			return errors.New("rediscache: adopt: not an answer")
+		}
+		p.mu.Lock()
+		if p.epoch != epoch {
+			p.lost(epoch, seq)
+		}
+		p.mu.Unlock()
+	}
+	l.known.Store(true)
+	return nil
+}
+
+// run asks a server which one it is: what INFO calls its run_id changes with each start, and is another's after a failover.
+func (l *line) run(ctx context.Context, node *redis.Client) (string, error) {
+	text, err := node.Info(ctx, "server").Result()
+	if redis.HasErrorPrefix(err, "NOPERM") || redis.HasErrorPrefix(err, "ERR unknown command") {
+		l.s.log.Warn("rediscache: the server does not say which one it is (INFO): after a failover entries may be served until their TTL ends whose invalidation it has lost", "addr", node.Options().Addr)
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("rediscache: ask the server at %s which one it is: %w", node.Options().Addr, err)
+	}
+	run := ""
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		switch name {
+		case "redis_version":
+			var major, minor int
+			if n, _ := fmt.Sscanf(value, "%d.%d", &major, &minor); n == 2 && (major < 6 || major == 6 && minor < 2) {
+				return "", fmt.Errorf("%w: %s runs Redis %s; want 6.2 or later, or Valkey", ErrServer, node.Options().Addr, value)
+			}
+		case "run_id":
+			run = value
+		}
+	}
+	return run, nil
+}
+
+// place reads where a script's answer stands.
+func place(v any) (epoch string, seq uint64, ok bool) {
+	list, _ := v.([]any)
+	if len(list) < 2 {
+		return "", 0, false
+	}
+	epoch, _ = list[0].(string)
+	text, _ := list[1].(string)
+	seq, err := strconv.ParseUint(text, 10, 64)
+	return epoch, seq, err == nil && len(epoch) == genLen
+}
+
+// catchUp tells what was invalidated since what was told, and renews the lease as of begin if the line hears.
+func (p *part) catchUp(ctx context.Context) error {
+	p.mu.Lock()
+	epoch, seq := p.epoch, p.seq
+	p.mu.Unlock()
+	begin := time.Now()
+	v, err := since.Run(ctx, p.l.s.client, []string{p.key("meta"), p.key("log"), p.key("floors")}, epoch, strconv.FormatUint(seq, 10))
+	if err != nil {
+		return fmt.Errorf("rediscache: %w", err)
+	}
+	list, _ := v.([]any)
+	if len(list) < 3 {
+		return errors.New("rediscache: since: not an answer")
+	}
+	now, latest, _ := place(v)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.epoch != epoch {
+		return nil // somebody else was quicker
+	}
+	if list[2] == "lost" {
+		if now == "" {
+			p.l.known.Store(false) // it was flushed
+		}
+		p.lost(now, latest)
+		return nil
+	}
+	for i := 3; i+2 < len(list); i += 3 {
+		text, _ := list[i].(string)
+		number, _ := list[i+1].(string)
+		version, _ := list[i+2].(string)
+		if at, err := strconv.ParseUint(number, 10, 64); err == nil && at > p.seq {
+			p.tell(text, version, at)
+		}
+	}
+	p.seq = max(p.seq, latest)
+	p.renew(begin)
+	return nil
+}
+
+// renew says that everything was told by a time. p.mu is held.
+func (p *part) renew(at time.Time) {
+	p.l.mu.Lock()
+	defer p.l.mu.Unlock()
+	if p.l.hears {
+		p.lease.Renew(at)
+	}
+}
+
+// hear takes a message.
+func (p *part) hear(ctx context.Context, payload string) {
+	if len(payload) < genLen {
+		return
+	}
+	epoch := payload[:genLen]
+	head, body, _ := strings.Cut(payload[genLen:], "\n")
+	seq, err := strconv.ParseUint(head, 10, 64)
+	if err != nil {
+		return // of a later version
+	}
+	p.mu.Lock()
+	switch {
+	case epoch != p.epoch:
+		p.lost(epoch, seq) // of those before nothing is known
+	case seq == p.seq+1:
+		for _, of := range split(body) {
+			p.tell(of.target, of.version, seq)
+		}
+		p.seq = seq
+	case seq > p.seq+1:
+		p.mu.Unlock()
+		if err := p.catchUp(ctx); err != nil {
+			p.l.deaf() // a message is missing, and nobody says which
+		}
+		return
+	}
+	p.mu.Unlock()
+}
+
+// told is one invalidation of a message.
+type told struct{ target, version string }
+
+// join and split are how a message lists what it tells.
+func join(all []told) string {
+	var out []byte
+	for _, of := range all {
+		out = append(binary.AppendUvarint(out, uint64(len(of.target))), of.target...)
+		out = append(binary.AppendUvarint(out, uint64(len(of.version))), of.version...)
+	}
+	return string(out)
+}
+
+func split(body string) (all []told) {
+	b := []byte(body)
+	next := func() (string, bool) {
+		size, used := binary.Uvarint(b)
+		if used <= 0 || size > uint64(len(b)-used) {
+			return "", false
+		}
+		text := string(b[used : used+int(size)]) //nolint:gosec // it is less than len(b)
+		b = b[used+int(size):]                   //nolint:gosec // as above
+		return text, true
+	}
+	for len(b) > 0 {
+		target, ok := next()
+		version, ok2 := next()
+		if !ok || !ok2 {
+			return all
+		}
+		all = append(all, told{target, version})
+	}
+	return all
+}
+
+// deaf says that messages may be missed from now on.
+func (l *line) deaf() {
+	l.known.Store(false)
+	l.mu.Lock()
+	channel := l.channel
+	l.hears, l.channel = false, nil
+	l.mu.Unlock()
+	for _, p := range l.parts {
+		p.mu.Lock()
+		p.lease.End()
+		p.mu.Unlock()
+	}
+	if channel != nil {
+		_ = channel.Close() // whatever it says, it is not used any more
+	}
+}
+
+const (
+	// subscribing is how long a channel may take to be there.
+	subscribing = 5 * time.Second
+	// A process that can't listen tries again after a while, at random within these.
+	minPause, maxPause = 50 * time.Millisecond, 2 * time.Second
+)
+
+// listen has a channel for as long as the Store is open.
+func (l *line) listen() {
+	defer l.deaf()
+	pause := minPause
+	for l.s.ctx.Err() == nil {
+		begun := time.Now()
+		err := l.listenOnce()
+		l.deaf()
+		if l.s.ctx.Err() != nil {
+			return
+		}
+		if pause = min(2*pause, maxPause); time.Since(begun) > maxPause {
+			pause = minPause
+		}
+		l.s.log.Warn("rediscache: the channel of invalidations is lost; what is in memory is not trusted until it is back", "error", err, "again_in", pause)
+		select {
+		case <-time.After(jittered(pause)):
+		case <-l.s.ctx.Done():
+		}
+	}
+}
+
+// listenOnce listens until the channel is lost.
+func (l *line) listenOnce() error {
+	ctx := l.s.ctx
+	channels, of := make([]string, len(l.parts)), map[string]*part{}
+	for i, p := range l.parts {
+		channels[i] = p.key("told")
+		of[channels[i]] = p
+	}
+	sub, err := l.subscribe(ctx, channels)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.channel, l.heard = sub, time.Now()
+	l.mu.Unlock()
+	if err := ctx.Err(); err != nil { // Close has closed the channel that was there before
+		return err
+	}
+	// From here on messages wait in the connection: what came before is in the log.
+	if err := l.caughtUp(ctx); err != nil {
+		_ = sub.Close()
+		return err
+	}
+	l.s.log.Debug("rediscache: listening", "channels", len(channels))
+	for {
+		message, err := sub.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		l.mu.Lock()
+		current := l.channel == sub
+		l.heard = time.Now()
+		l.mu.Unlock()
+		if !current {
+			return errors.New("the channel was given up")
+		}
+		switch m := message.(type) {
+		case *redis.Message:
+			if p := of[m.Channel]; p != nil {
+				p.hear(ctx, m.Payload)
+			}
+		case *redis.Subscription:
+			if strings.HasSuffix(m.Kind, "unsubscribe") {
+				return fmt.Errorf("unsubscribed from %s: its slot has moved", m.Channel)
+			}
+		}
+	}
+}
+
+// subscribe subscribes, sharded in a Cluster whose servers can, and returns when all channels are there.
+func (l *line) subscribe(ctx context.Context, channels []string) (*redis.PubSub, error) {
+	ctx, cancel := context.WithTimeout(ctx, subscribing)
+	defer cancel()
+	if c, ok := l.s.client.(*redis.ClusterClient); ok {
+		sub, err := acknowledged(ctx, c.SSubscribe(ctx, channels...), len(channels))
+		if !redis.HasErrorPrefix(err, "ERR unknown command") {
+			return sub, err
+		}
+	}
+	return acknowledged(ctx, l.s.client.Subscribe(ctx, channels...), len(channels))
+}
+
+func acknowledged(ctx context.Context, sub *redis.PubSub, n int) (*redis.PubSub, error) {
+	for range n {
+		message, err := sub.ReceiveTimeout(ctx, subscribing)
+		if _, ok := message.(*redis.Subscription); err == nil && !ok {
+			err = fmt.Errorf("rediscache: %T instead of an acknowledgement", message)
+		}
+		if err != nil {
+			_ = sub.Close() // it is of no use
+			return nil, err
+		}
+	}
+	return sub, nil
+}
+
+// caughtUp brings all partitions up to date after the channel is there.
+func (l *line) caughtUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, subscribing)
+	defer cancel()
+	l.known.Store(false) // whoever closed the channel before may have been replaced
+	if err := l.ensure(ctx); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.hears = true
+	l.mu.Unlock()
+	for _, p := range l.parts {
+		if err := p.catchUp(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// beat compares numbers with the server a few times in each lag: leases live by it.
+func (l *line) beat() {
+	for {
+		l.s.mu.RLock()
+		every := l.s.lag / 4
+		l.s.mu.RUnlock()
+		select {
+		case <-l.s.ctx.Done():
+			return
+		case <-time.After(every):
+		}
+		l.beatOnce(every)
+	}
+}
+
+func (l *line) beatOnce(every time.Duration) {
+	l.mu.Lock()
+	channel, silent := l.channel, time.Since(l.heard)
+	hears := l.hears
+	l.mu.Unlock()
+	if channel == nil || !hears {
+		return
+	}
+	if silent > 3*max(every, time.Second) {
+		l.s.log.Warn("rediscache: the channel of invalidations is silent", "for", silent)
+		l.deaf()
+		return
+	}
+	ctx, cancel := context.WithTimeout(l.s.ctx, max(every, l.s.cfg.Timeout))
+	defer cancel()
+	_, _ = redislua.Within(ctx, "rediscache: beat", func(ctx context.Context) (struct{}, error) { // a failed one renews nothing
+		_ = channel.Ping(ctx) // who does not answer is silent, soon
+		begin := time.Now()
+		keys := make([]string, len(l.parts))
+		cmds, err := l.s.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			for i, p := range l.parts {
+				keys[i] = p.key("meta")
+				pipe.Get(ctx, keys[i])
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return struct{}{}, err
+		}
+		for i, p := range l.parts {
+			text, _ := cmds[i].(*redis.StringCmd)
+			m, ok := parseMeta(text.Val())
+			p.mu.Lock()
+			current := ok && m.epoch == p.epoch && m.seq <= p.seq
+			if current {
+				p.renew(begin)
+			}
+			p.mu.Unlock()
+			if !current {
+				if err := p.catchUp(ctx); err != nil {
+					return struct{}{}, err
+				}
+			}
+		}
+		return struct{}{}, l.flush(ctx)
+	})
+}

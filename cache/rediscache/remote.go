@@ -1,0 +1,399 @@
+package rediscache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/breakwater-go/breakwater/breaker"
+	"github.com/breakwater-go/breakwater/cache"
+	"github.com/breakwater-go/breakwater/internal/redislua"
+)
+
+func jittered(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
+
+// spread runs do for each line that has a part in n things, at once where there are several. Which of the n are whose is lineOf's to say.
+func (s *Store) spread(n int, lineOf func(i int) *line, do func(l *line, of []int) error) error {
+	of := map[*line][]int{}
+	for i := range n {
+		l := lineOf(i)
+		of[l] = append(of[l], i)
+	}
+	if len(of) == 1 {
+		for l, of := range of {
+			return do(l, of)
+		}
+	}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	for l, of := range of {
+		wg.Go(func() {
+			err := do(l, of)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				errs = append(errs, err)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Get implements [cache.Remote]. In a Cluster of which some servers are away, nothing is known of their keys, and the others' are answered.
+func (s *Store) Get(ctx context.Context, name string, keys []cache.Key, claim time.Duration) ([]cache.Answer, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	answers := make([]cache.Answer, len(keys))
+	var mu sync.Mutex
+	some := false
+	err := s.spread(len(keys), func(i int) *line { return s.partOf(keys[i].Scope).l }, func(l *line, of []int) error {
+		qs := make([]question, len(of))
+		for n, i := range of {
+			qs[n] = question{key: keys[i], p: s.partOf(keys[i].Scope), target: target(name, cache.OfKey, keys[i].Scope, keys[i].ID)}
+		}
+		got, err := l.get(ctx, name, qs, claim)
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		some = true
+		for n, i := range of {
+			answers[i] = got[n]
+		}
+		return nil
+	})
+	if some {
+		err = nil
+	}
+	return answers, err
+}
+
+// question is a key that is asked for.
+type question struct {
+	key    cache.Key
+	p      *part
+	target string
+}
+
+// errFlushed says that a partition has no record: its server was flushed, or has evicted it.
+var errFlushed = errors.New("rediscache: a partition has no record")
+
+func (l *line) get(ctx context.Context, name string, qs []question, claim time.Duration) ([]cache.Answer, error) {
+	if err := l.start(); err != nil {
+		return nil, err
+	}
+	return breaker.Call(ctx, l.breaker, func(ctx context.Context) (answers []cache.Answer, err error) {
+		for range 2 {
+			if err = l.ensure(ctx); err != nil {
+				return nil, err
+			}
+			if err = l.flush(ctx); err != nil {
+				return nil, err
+			}
+			if answers, err = l.read(ctx, name, qs, 0); !errors.Is(err, errFlushed) {
+				break
+			}
+			l.known.Store(false)
+		}
+		if err != nil || claim == 0 {
+			return answers, err
+		}
+		var missing []question
+		var at []int
+		for i := range answers {
+			if answers[i].Fresh <= 0 {
+				missing, at = append(missing, qs[i]), append(at, i)
+			}
+		}
+		if len(missing) == 0 {
+			return answers, nil
+		}
+		claimed, err := l.read(ctx, name, missing, claim) // looks again: another may have filled it just before
+		for n, a := range claimed {
+			answers[at[n]] = a
+		}
+		return answers, err
+	})
+}
+
+// reading is what is asked of a partition in one pipeline.
+type reading struct {
+	p      *part
+	lease  *cache.Lease
+	of     []int // questions
+	keys   []string
+	scopes map[string]int // where the markers of scopes stand in keys
+	mget   *redis.SliceCmd
+	values []any
+}
+
+// asked are a question's commands.
+type asked struct {
+	token uint64
+	claim *redis.BoolCmd
+	busy  *redis.DurationCmd
+	rest  *redis.DurationCmd
+	scope int // where its scope's marker stands, and the entry itself
+	entry int
+}
+
+// read reads entries, with what says whether they hold. With claim > 0 it claims them before.
+func (l *line) read(ctx context.Context, name string, qs []question, claim time.Duration) ([]cache.Answer, error) {
+	byPart := map[*part]*reading{}
+	var parts []*reading
+	cmds := make([]asked, len(qs))
+	for i, q := range qs {
+		r := byPart[q.p]
+		if r == nil {
+			q.p.mu.Lock()
+			r = &reading{p: q.p, lease: q.p.lease, keys: []string{q.p.key("meta"), q.p.key(target(name, cache.OfAll, "", ""))}, scopes: map[string]int{}} // the lease before the read: what is missed meanwhile ends it
+			q.p.mu.Unlock()
+			byPart[q.p], parts = r, append(parts, r)
+		}
+		r.of = append(r.of, i)
+		if _, ok := r.scopes[q.key.Scope]; !ok {
+			r.scopes[q.key.Scope] = len(r.keys)
+			r.keys = append(r.keys, q.p.key(target(name, cache.OfScope, q.key.Scope, "")))
+		}
+		cmds[i].scope, cmds[i].entry = r.scopes[q.key.Scope], len(r.keys)
+		r.keys = append(r.keys, q.p.key(q.target))
+	}
+	_, err := l.s.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, r := range parts {
+			for _, i := range r.of {
+				c, q := &cmds[i], qs[i]
+				if claim > 0 {
+					c.token = rand.Uint64() | 1
+					c.claim = pipe.SetNX(ctx, q.p.key(claimKey(q.target)), token(c.token), claim)
+					c.busy = pipe.PTTL(ctx, q.p.key(claimKey(q.target)))
+				}
+				c.rest = pipe.PTTL(ctx, q.p.key(q.target)) // before the entry: of one that is replaced in between it is the shorter rest
+			}
+			r.mget = pipe.MGet(ctx, r.keys...)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("rediscache: get: %w", err)
+	}
+	answers, entries := make([]cache.Answer, len(qs)), make([]unpacked, len(qs))
+	var drops []cache.Fill
+	var tagged []*reading
+	for _, r := range parts {
+		r.values = r.mget.Val()
+		m, ok := parseMeta(r.values[0])
+		if !ok {
+			return nil, errFlushed
+		}
+		var tags []string
+		for _, i := range r.of {
+			c, a := &cmds[i], &answers[i]
+			a.Mark, a.Lease = cache.Mark{Epoch: epochOf(m.epoch), Seq: m.seq}, r.lease
+			if claim > 0 && c.claim.Val() {
+				a.Claim = c.token
+			} else if claim > 0 {
+				a.Busy = max(c.busy.Val(), time.Millisecond)
+			}
+			u, ok := held(r.values, c, m.epoch)
+			if rest := c.rest.Val(); ok && rest > 0 {
+				a.Found, a.Value, a.NotFound, a.Rest, a.Fresh = true, u.value, u.notFound, rest, rest-u.stale
+				entries[i] = u
+				for _, t := range u.tags {
+					tags = append(tags, r.p.key(target(name, cache.OfTag, qs[i].key.Scope, t)))
+				}
+			}
+		}
+		if len(tags) > 0 {
+			tagged = append(tagged, &reading{p: r.p, of: r.of, keys: tags})
+		}
+	}
+	if err := l.checkTags(ctx, tagged, entries, answers); err != nil {
+		return nil, err
+	}
+	for i := range answers {
+		a := &answers[i]
+		if a.Fresh > 0 {
+			if a.Claim != 0 {
+				drops = append(drops, cache.Fill{Key: qs[i].key, Claim: a.Claim, Drop: true})
+			}
+			a.Claim, a.Busy = 0, 0
+		}
+	}
+	if len(drops) > 0 {
+		if _, err := l.fill(ctx, name, drops); err != nil {
+			return nil, err
+		}
+	}
+	return answers, nil
+}
+
+func token(claim uint64) string { return strconv.FormatUint(claim, 16) }
+
+// held reads an entry, if it is of the epoch and the generations that are now.
+func held(values []any, c *asked, epoch string) (u unpacked, ok bool) {
+	text, isText := values[c.entry].(string)
+	if !isText {
+		return u, false
+	}
+	u, ok = unpack(text)
+	return u, ok && u.gens[0] == epoch && u.gens[1] == values[1] && u.gens[2] == values[c.scope]
+}
+
+// checkTags looks at the markers of tags, which are known when the entries are there.
+func (l *line) checkTags(ctx context.Context, tagged []*reading, entries []unpacked, answers []cache.Answer) error {
+	if len(tagged) == 0 {
+		return nil
+	}
+	_, err := l.s.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, r := range tagged {
+			r.mget = pipe.MGet(ctx, r.keys...)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("rediscache: get: %w", err)
+	}
+	for _, r := range tagged {
+		gens := r.mget.Val()
+		for _, i := range r.of {
+			u, holds := entries[i], true
+			for n := range u.tags {
+				holds = holds && u.gens[3+n] == gens[n]
+			}
+			if gens = gens[len(u.tags):]; !holds {
+				answers[i] = cache.Answer{Mark: answers[i].Mark, Lease: answers[i].Lease, Claim: answers[i].Claim, Busy: answers[i].Busy}
+			}
+		}
+	}
+	return nil
+}
+
+// Fill implements [cache.Remote].
+func (s *Store) Fill(ctx context.Context, name string, fills []cache.Fill) ([]bool, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	for _, f := range fills {
+		if len(f.Tags) > maxTags {
+			return nil, fmt.Errorf("rediscache: fill: %v has %d tags; at most %d are possible", f.Key, len(f.Tags), maxTags)
+		}
+	}
+	kept := make([]bool, len(fills))
+	var mu sync.Mutex
+	err := s.spread(len(fills), func(i int) *line { return s.partOf(fills[i].Key.Scope).l }, func(l *line, of []int) error {
+		some := make([]cache.Fill, len(of))
+		for n, i := range of {
+			some[n] = fills[i]
+		}
+		got, err := breaker.Call(ctx, l.breaker, func(ctx context.Context) ([]bool, error) { return l.fill(ctx, name, some) })
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for n, i := range of {
+			kept[i] = got[n]
+		}
+		return nil
+	})
+	return kept, err
+}
+
+// step is a script with what it gets.
+type step struct {
+	script redislua.Script
+	keys   []string
+	args   []any
+}
+
+func (l *line) fill(ctx context.Context, name string, fills []cache.Fill) ([]bool, error) {
+	steps := make([]step, len(fills))
+	for i := range fills {
+		f := &fills[i]
+		p := l.s.partOf(f.Key.Scope)
+		entry := target(name, cache.OfKey, f.Key.Scope, f.Key.ID)
+		claim := ""
+		if f.Claim != 0 {
+			claim = token(f.Claim)
+		}
+		if f.Drop || f.Fresh <= 0 || f.Keep < time.Millisecond {
+			steps[i] = step{dropScript, []string{p.key(claimKey(entry))}, []any{claim}}
+			continue
+		}
+		var epoch [genLen]byte
+		putEpoch(epoch[:], f.Mark.Epoch)
+		prefix, rest := packed(f)
+		missing := ""
+		if f.NotFound {
+			missing = "1"
+		}
+		markers := []string{target(name, cache.OfAll, "", ""), target(name, cache.OfScope, f.Key.Scope, "")}
+		for _, t := range f.Tags {
+			markers = append(markers, target(name, cache.OfTag, f.Key.Scope, t))
+		}
+		st := step{fillScript, []string{p.key("meta"), p.key("log"), p.key("floors"), p.key(entry), p.key(claimKey(entry))}, []any{
+			epoch[:], strconv.FormatUint(f.Mark.Seq, 10), nonce(), claim, prefix, rest, strconv.FormatInt(f.Keep.Milliseconds(), 10), missing, entry,
+		}}
+		for _, m := range markers {
+			st.keys, st.args = append(st.keys, p.key(m)), append(st.args, m)
+		}
+		steps[i] = st
+	}
+	answers, err := l.runAll(ctx, "fill", steps)
+	kept := make([]bool, len(fills))
+	for i, v := range answers {
+		kept[i] = v == int64(1) && !fills[i].Drop
+	}
+	return kept, err
+}
+
+// runAll runs scripts in one pipeline, and those that the server does not know by their text.
+func (l *line) runAll(ctx context.Context, what string, steps []step) ([]any, error) {
+	answers := make([]any, len(steps))
+	if len(steps) == 1 {
+		v, err := steps[0].script.Run(ctx, l.s.client, steps[0].keys, steps[0].args...)
+		answers[0] = v
+		return answers, wrap(what, err)
+	}
+	cmds, err := l.s.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, st := range steps {
+			pipe.EvalSha(ctx, st.script.Hash, st.keys, st.args...)
+		}
+		return nil
+	})
+	if err != nil && len(cmds) < len(steps) {
+		return answers, wrap(what, err)
+	}
+	var errs []error
+	for i, cmd := range cmds {
+		c, ok := cmd.(*redis.Cmd)
+		if !ok {
+			continue
+		}
+		v, err := c.Result()
+		if redislua.Unknown(err) {
+			v, err = steps[i].script.Run(ctx, l.s.client, steps[i].keys, steps[i].args...)
+		}
+		if answers[i] = v; err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return answers, wrap(what, errors.Join(errs...))
+}
+
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("rediscache: %s: %w", what, err)
+}
