@@ -169,10 +169,10 @@ func (r *rig) put(ctx context.Context, p *process, id, value string, tags ...str
 	return r.land(ctx, p, f, true)
 }
 
-// kinds are an invalidation of each kind that concerns a key with the tag "tag".
-func (r *rig) kinds(id string) []cache.Invalidation {
+// kinds are an invalidation of each kind that concerns the key "k" with the tag "tag".
+func (r *rig) kinds() []cache.Invalidation {
 	return []cache.Invalidation{
-		{Kind: cache.OfKey, Scope: r.scope, ID: id},
+		{Kind: cache.OfKey, Scope: r.scope, ID: "k"},
 		{Kind: cache.OfTag, Scope: r.scope, ID: "tag"},
 		{Kind: cache.OfScope, Scope: r.scope},
 		{Kind: cache.OfAll},

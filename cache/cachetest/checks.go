@@ -137,7 +137,7 @@ func ends(ctx context.Context, r *rig) error {
 }
 
 func invalid(ctx context.Context, r *rig) error {
-	for i, inv := range r.kinds("k") {
+	for i, inv := range r.kinds() {
 		err := all(r.put(ctx, r.a, "k", "v", "other", "tag"), r.found(ctx, r.b, "k", "v"), r.invalidate(ctx, r.b, inv), r.missing(ctx, r.a, "k"), r.missing(ctx, r.b, "k"))
 		if err != nil {
 			return failed("kind %d: %w", i+1, err)
@@ -170,7 +170,7 @@ func others(ctx context.Context, r *rig) error {
 }
 
 func void(ctx context.Context, r *rig) error {
-	for i, inv := range r.kinds("k") {
+	for i, inv := range r.kinds() {
 		for _, by := range []*process{r.a, r.b} {
 			f, err := r.fill(ctx, r.a, "k", "old", "other", "tag")
 			if err != nil {
@@ -185,7 +185,7 @@ func void(ctx context.Context, r *rig) error {
 }
 
 func after(ctx context.Context, r *rig) error {
-	for i, inv := range r.kinds("k") {
+	for i, inv := range r.kinds() {
 		if err := all(r.invalidate(ctx, r.b, inv), r.put(ctx, r.a, "k", fmt.Sprint(i), "tag"), r.found(ctx, r.b, "k", fmt.Sprint(i))); err != nil {
 			return failed("kind %d: %w", i+1, err)
 		}
@@ -207,7 +207,7 @@ func unrelated(ctx context.Context, r *rig) error {
 }
 
 func aba(ctx context.Context, r *rig) error {
-	for i, inv := range r.kinds("k") {
+	for i, inv := range r.kinds() {
 		old, err := r.fill(ctx, r.a, "k", "old", "tag")
 		if err != nil {
 			return err
@@ -437,7 +437,7 @@ func tellsOwn(ctx context.Context, r *rig) error {
 	if err := r.watch(); err != nil {
 		return err
 	}
-	for i, inv := range r.kinds("k") {
+	for i, inv := range r.kinds() {
 		if err := r.invalidate(ctx, r.a, inv); err != nil {
 			return err
 		}
@@ -455,7 +455,7 @@ func tellsOthers(ctx context.Context, r *rig) error {
 	if _, err := r.ask(ctx, r.b, "k", 0); err != nil { // from now on
 		return err
 	}
-	for i, inv := range r.kinds("k") {
+	for i, inv := range r.kinds() {
 		if inv.Kind == cache.OfKey {
 			inv.Version = 1<<63 + 7
 		}
@@ -592,14 +592,14 @@ func cancelled(ctx context.Context, r *rig) error {
 	if _, err := r.a.Fill(dead, r.name, []cache.Fill{f}); err == nil {
 		return failed("Fill with a dead context succeeds")
 	}
-	if err := r.a.Invalidate(dead, r.name, r.kinds("k")); err == nil {
+	if err := r.a.Invalidate(dead, r.name, r.kinds()); err == nil {
 		return failed("Invalidate with a dead context succeeds")
 	}
 	if err := r.a.Purge(dead, r.name, r.scope); err == nil {
 		return failed("Purge with a dead context succeeds")
 	}
 	// Those may have been done or not: with another call they are.
-	return all(r.invalidate(ctx, r.a, r.kinds("k")...), r.put(ctx, r.a, "k", "v"), r.found(ctx, r.b, "k", "v"))
+	return all(r.invalidate(ctx, r.a, r.kinds()...), r.put(ctx, r.a, "k", "v"), r.found(ctx, r.b, "k", "v"))
 }
 
 func orNil(err error) error {

@@ -41,7 +41,7 @@ func packed(f *cache.Fill) (prefix, rest string) {
 	if f.NotFound {
 		flags = 1
 	}
-	b.Write([]byte{format, flags, byte(len(f.Tags) >> 8), byte(len(f.Tags))})
+	b.Write([]byte{format, flags, byte(len(f.Tags) >> 8), byte(len(f.Tags))}) //nolint:gosec // at most maxTags
 	b.WriteString(hexVersion(f.Version))
 	prefix = b.String()
 	out := binary.AppendUvarint(make([]byte, 0, 16+len(f.Value)), uint64(max(f.Keep-f.Fresh, 0)/time.Millisecond))
@@ -78,10 +78,10 @@ func unpack(text string) (u unpacked, ok bool) {
 	if used <= 0 {
 		return u, false
 	}
-	u.stale, b = time.Duration(stale)*time.Millisecond, b[used:]
+	u.stale, b = time.Duration(stale)*time.Millisecond, b[used:] //nolint:gosec // as it was written
 	for range n {
 		size, used := binary.Uvarint(b)
-		if used <= 0 || size > uint64(len(b)-used) {
+		if used <= 0 || size > uint64(len(b)-used) { //nolint:gosec // not negative
 			return u, false
 		}
 		u.tags, b = append(u.tags, string(b[used:used+int(size)])), b[used+int(size):] //nolint:gosec // it is less than len(b)

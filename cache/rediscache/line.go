@@ -274,7 +274,7 @@ func split(body string) (all []told) {
 	b := []byte(body)
 	next := func() (string, bool) {
 		size, used := binary.Uvarint(b)
-		if used <= 0 || size > uint64(len(b)-used) {
+		if used <= 0 || size > uint64(len(b)-used) { //nolint:gosec // not negative
 			return "", false
 		}
 		text := string(b[used : used+int(size)]) //nolint:gosec // it is less than len(b)

@@ -94,10 +94,7 @@ func (l *line) get(ctx context.Context, name string, qs []question, claim time.D
 	}
 	return breaker.Call(ctx, l.breaker, func(ctx context.Context) (answers []cache.Answer, err error) {
 		for range 2 {
-			if err = l.ensure(ctx); err != nil {
-				return nil, err
-			}
-			if err = l.flush(ctx); err != nil {
+			if err := l.prepare(ctx); err != nil {
 				return nil, err
 			}
 			if answers, err = l.read(ctx, name, qs, 0); !errors.Is(err, errFlushed) {
@@ -124,6 +121,14 @@ func (l *line) get(ctx context.Context, name string, qs []question, claim time.D
 		}
 		return answers, err
 	})
+}
+
+// prepare sees to it that what is read now holds.
+func (l *line) prepare(ctx context.Context) error {
+	if err := l.ensure(ctx); err != nil {
+		return err
+	}
+	return l.flush(ctx)
 }
 
 // reading is what is asked of a partition in one pipeline.
