@@ -52,7 +52,7 @@ type line struct {
 
 	starts   sync.Once
 	ensuring chan struct{} // held by whoever looks at the server
-	known    atomic.Bool   // it is the server that the epochs were made on
+	known    atomic.Uint64 // the connections that had been made when it was the server that the epochs were made on; 0 if that is not known
 
 	mu      sync.Mutex
 	hears   bool // a channel is there, and everything from before it was told
@@ -95,9 +95,16 @@ func (l *line) node(ctx context.Context) (*redis.Client, error) {
 	return client, nil
 }
 
+// dialed counts the connections of a client, from 1. One that is new may be to another server.
+func dialed(node *redis.Client) uint64 { return uint64(node.PoolStats().Misses) + 1 }
+
 // ensure sees to it that the epochs were made on the server that answers now.
 func (l *line) ensure(ctx context.Context) error {
-	if l.known.Load() {
+	node, err := l.node(ctx)
+	if err != nil {
+		return fmt.Errorf("rediscache: find the server: %w", err)
+	}
+	if l.known.Load() == dialed(node) {
 		return nil
 	}
 	select {
@@ -106,12 +113,9 @@ func (l *line) ensure(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	defer func() { <-l.ensuring }()
-	if l.known.Load() {
+	now := dialed(node)
+	if l.known.Load() == now {
 		return nil
-	}
-	node, err := l.node(ctx)
-	if err != nil {
-		return fmt.Errorf("rediscache: find the server: %w", err)
 	}
 	run, err := l.run(ctx, node)
 	if err != nil {
@@ -136,7 +140,7 @@ func (l *line) ensure(ctx context.Context) error {
 		}
 		p.mu.Unlock()
 	}
-	l.known.Store(true)
+	l.known.Store(now)
 	return nil
 }
 
@@ -200,7 +204,7 @@ func (p *part) catchUp(ctx context.Context) error {
 	}
 	if list[2] == "lost" {
 		if now == "" {
-			p.l.known.Store(false) // it was flushed
+			p.l.known.Store(0) // it was flushed
 		}
 		p.lost(now, latest)
 		return nil
@@ -294,7 +298,7 @@ func split(body string) (all []told) {
 
 // deaf says that messages may be missed from now on.
 func (l *line) deaf() {
-	l.known.Store(false)
+	l.known.Store(0)
 	l.mu.Lock()
 	channel := l.channel
 	l.hears, l.channel = false, nil
@@ -418,7 +422,7 @@ func acknowledged(ctx context.Context, sub *redis.PubSub, n int) (*redis.PubSub,
 func (l *line) caughtUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, subscribing)
 	defer cancel()
-	l.known.Store(false) // whoever closed the channel before may have been replaced
+	l.known.Store(0) // whoever closed the channel before may have been replaced
 	if err := l.ensure(ctx); err != nil {
 		return err
 	}

@@ -100,7 +100,7 @@ func (l *line) get(ctx context.Context, name string, qs []question, claim time.D
 			if answers, err = l.read(ctx, name, qs, 0); !errors.Is(err, errFlushed) {
 				break
 			}
-			l.known.Store(false)
+			l.known.Store(0)
 		}
 		if err != nil || claim == 0 {
 			return answers, err
@@ -283,7 +283,7 @@ func (l *line) checkTags(ctx context.Context, tagged []*reading, entries []unpac
 	return nil
 }
 
-// Fill implements [cache.Remote].
+// Fill implements [cache.Remote]. In a Cluster of which some servers are away, what they would have said counts as kept.
 func (s *Store) Fill(ctx context.Context, name string, fills []cache.Fill) ([]bool, error) {
 	if s.err != nil {
 		return nil, s.err
@@ -294,23 +294,31 @@ func (s *Store) Fill(ctx context.Context, name string, fills []cache.Fill) ([]bo
 		}
 	}
 	kept := make([]bool, len(fills))
+	for i, f := range fills {
+		kept[i] = !f.Drop
+	}
+	some := false
 	var mu sync.Mutex
 	err := s.spread(len(fills), func(i int) *line { return s.partOf(fills[i].Key.Scope).l }, func(l *line, of []int) error {
-		some := make([]cache.Fill, len(of))
+		mine := make([]cache.Fill, len(of))
 		for n, i := range of {
-			some[n] = fills[i]
+			mine[n] = fills[i]
 		}
-		got, err := breaker.Call(ctx, l.breaker, func(ctx context.Context) ([]bool, error) { return l.fill(ctx, name, some) })
+		got, err := breaker.Call(ctx, l.breaker, func(ctx context.Context) ([]bool, error) { return l.fill(ctx, name, mine) })
 		if err != nil {
 			return err
 		}
 		mu.Lock()
 		defer mu.Unlock()
+		some = true
 		for n, i := range of {
 			kept[i] = got[n]
 		}
 		return nil
 	})
+	if some {
+		err = nil
+	}
 	return kept, err
 }
 
