@@ -94,6 +94,7 @@ func unpack(text string) (u unpacked, ok bool) {
 type meta struct {
 	epoch string
 	seq   uint64
+	run   string
 }
 
 func parseMeta(v any) (m meta, ok bool) {
@@ -101,7 +102,8 @@ func parseMeta(v any) (m meta, ok bool) {
 	if !isText || len(text) < genLen {
 		return m, false
 	}
-	number, _, _ := strings.Cut(text[genLen:], " ")
+	number, rest, _ := strings.Cut(text[genLen:], " ")
+	_, run, _ := strings.Cut(rest, " ") // after the floor
 	seq, err := strconv.ParseUint(number, 10, 64)
-	return meta{text[:genLen], seq}, err == nil
+	return meta{text[:genLen], seq, run}, err == nil
 }

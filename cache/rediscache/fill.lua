@@ -26,14 +26,7 @@ end
 -- Markers say which generation of a scope or tag an entry is of. They live as long as any entry.
 local gens = {}
 for i = 6, #KEYS do
-  local gen = redis.call('GET', KEYS[i])
-  if not gen then
-    gen = ARGV[3]
-    redis.call('SET', KEYS[i], gen, 'PX', ARGV[7])
-  elseif redis.call('PTTL', KEYS[i]) < tonumber(ARGV[7]) then
-    redis.call('PEXPIRE', KEYS[i], ARGV[7])
-  end
-  gens[#gens + 1] = gen
+  gens[#gens + 1] = redis.call('GET', KEYS[i]) or ARGV[3]
 end
 local head = m.epoch .. gens[1] .. gens[2]
 if ARGV[8] == '' then -- an older load does not replace a newer one
@@ -43,6 +36,11 @@ if ARGV[8] == '' then -- an older load does not replace a newer one
     return 0
   end
 end
-redis.call('SET', KEYS[4], ARGV[5] .. m.epoch .. table.concat(gens) .. ARGV[6], 'PX', ARGV[7])
+redis.call('SET', KEYS[4], ARGV[5] .. m.epoch .. table.concat(gens) .. ARGV[6], 'PX', ARGV[7]) -- the first write: a server that is full refuses it, and with it the rest
+for i = 6, #KEYS do
+  if redis.call('PTTL', KEYS[i]) < tonumber(ARGV[7]) then
+    redis.call('SET', KEYS[i], gens[i - 5], 'PX', ARGV[7])
+  end
+end
 release()
 return 1

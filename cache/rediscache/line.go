@@ -44,18 +44,18 @@ var (
 	dropScript     = redislua.New(dropText)
 )
 
-// line is a server, or what may be one: what is known of it, who listens to it, and the breaker that leaves it alone.
+// line is a server, or what may be one: who listens to it, and the breaker that leaves it alone.
 type line struct {
 	s       *Store
 	parts   []*part
 	breaker *breaker.Breaker
-
-	starts   sync.Once
-	ensuring chan struct{} // held by whoever looks at the server
-	known    atomic.Uint64 // the connections that had been made when it was the server that the epochs were made on; 0 if that is not known
+	own     string // a channel that only this process has
+	starts  sync.Once
+	warned  atomic.Bool // that the server does not say which one it is
 
 	mu      sync.Mutex
 	hears   bool // a channel is there, and everything from before it was told
+	sharded bool // the channel is
 	heard   time.Time
 	channel *redis.PubSub
 	pending map[pend]unsure // invalidations that may not have been done
@@ -89,85 +89,97 @@ func (l *line) start() error {
 // node is the server of the line.
 func (l *line) node(ctx context.Context) (*redis.Client, error) {
 	if c, ok := l.s.client.(*redis.ClusterClient); ok {
-		return c.MasterForKey(ctx, l.parts[0].key("meta"))
+		node, err := c.MasterForKey(ctx, l.parts[0].key("meta"))
+		return node, wrap("find the server", err)
 	}
 	client, _ := l.s.client.(*redis.Client)
 	return client, nil
 }
 
-// dialed counts the connections of a client, from 1. One that is new may be to another server.
-func dialed(node *redis.Client) uint64 { return uint64(node.PoolStats().Misses) + 1 }
-
-// ensure sees to it that the epochs were made on the server that answers now.
-func (l *line) ensure(ctx context.Context) error {
-	node, err := l.node(ctx)
-	if err != nil {
-		return fmt.Errorf("rediscache: find the server: %w", err)
-	}
-	if l.known.Load() == dialed(node) {
-		return nil
-	}
-	select {
-	case l.ensuring <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	defer func() { <-l.ensuring }()
-	now := dialed(node)
-	if l.known.Load() == now {
-		return nil
-	}
-	run, err := l.run(ctx, node)
-	if err != nil {
-		return err
-	}
-	steps := make([]step, len(l.parts))
-	for i, p := range l.parts {
-		steps[i] = step{adopt, []string{p.key("meta")}, []any{nonce(), run}}
-	}
-	answers, err := l.runAll(ctx, "adopt", steps)
-	if err != nil {
-		return err
-	}
-	for i, p := range l.parts {
-		epoch, seq, ok := place(answers[i])
-		if !ok {
-			return errors.New("rediscache: adopt: not an answer")
-		}
-		p.mu.Lock()
-		if p.epoch != epoch {
-			p.lost(epoch, seq)
-		}
-		p.mu.Unlock()
-	}
-	l.known.Store(now)
-	return nil
+// server is who answered.
+type server struct {
+	listened bool   // the one that this process listens to
+	asked    bool   // it was asked which one it is: it is not known yet that the epochs were made on the one that is listened to
+	run      string // what it calls itself; "" if it does not say
 }
 
-// run asks a server which one it is: what INFO calls its run_id changes with each start, and is another's after a failover.
-func (l *line) run(ctx context.Context, node *redis.Client) (string, error) {
-	text, err := node.Info(ctx, "server").Result()
-	if redis.HasErrorPrefix(err, "NOPERM") || redis.HasErrorPrefix(err, "ERR unknown command") {
-		l.s.log.Warn("rediscache: the server does not say which one it is (INFO): after a failover entries may be served until their TTL ends whose invalidation it has lost", "addr", node.Options().Addr)
-		return "", nil
-	}
+// ask sends commands to the server of the line in one pipeline, and finds out which server has answered them. A connection that is new may be to one that has taken over or come back, and has lost what the one before had taken: where this process
+// listens, that is told by its own channel having a listener there, and else by the run_id of INFO, which changes with each start.
+func (l *line) ask(ctx context.Context, do func(pipe redis.Pipeliner)) (who server, err error) {
+	node, err := l.node(ctx)
 	if err != nil {
-		return "", fmt.Errorf("rediscache: ask the server at %s which one it is: %w", node.Options().Addr, err)
+		return who, err
+	}
+	l.mu.Lock()
+	listens, hears, sharded := l.channel != nil, l.hears, l.sharded
+	l.mu.Unlock()
+	var listeners *redis.MapStringIntCmd
+	var info *redis.StringCmd
+	_, err = node.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		do(pipe)
+		switch {
+		case listens && sharded:
+			listeners = pipe.PubSubShardNumSub(ctx, l.own)
+		case listens:
+			listeners = pipe.PubSubNumSub(ctx, l.own)
+		}
+		if !hears {
+			info = pipe.Info(ctx, "server")
+		}
+		return nil
+	})
+	if c, ok := l.s.client.(*redis.ClusterClient); ok && (redis.HasErrorPrefix(err, "MOVED") || redis.HasErrorPrefix(err, "ASK")) {
+		c.ReloadState(ctx)
+	}
+	if listeners != nil && listeners.Err() == nil && listeners.Val()[l.own] > 0 {
+		who.listened = true
+	}
+	if info != nil {
+		who.asked = true
+		who.run, err = l.runOf(node, info, err)
+	}
+	if errors.Is(err, redis.Nil) {
+		err = nil
+	}
+	return who, err
+}
+
+// runOf reads which server it is. err is the pipeline's.
+func (l *line) runOf(node *redis.Client, info *redis.StringCmd, err error) (string, error) {
+	addr := node.Options().Addr
+	if e := info.Err(); redis.HasErrorPrefix(e, "NOPERM") || redis.HasErrorPrefix(e, "ERR unknown command") {
+		if !l.warned.Swap(true) {
+			l.s.log.Warn("rediscache: the server does not say which one it is (INFO): after a failover entries may be served until their TTL ends whose invalidation it has lost", "addr", addr)
+		}
+		if errors.Is(err, e) {
+			err = nil
+		}
+		return "", err
 	}
 	run := ""
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(info.Val()) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
 		switch name {
 		case "redis_version":
 			var major, minor int
 			if n, _ := fmt.Sscanf(value, "%d.%d", &major, &minor); n == 2 && (major < 6 || major == 6 && minor < 2) {
-				return "", fmt.Errorf("%w: %s runs Redis %s; want 6.2 or later, or Valkey", ErrServer, node.Options().Addr, value)
+				return "", fmt.Errorf("%w: %s runs Redis %s; want 6.2 or later, or Valkey", ErrServer, addr, value)
 			}
 		case "run_id":
 			run = value
 		}
 	}
-	return run, nil
+	return run, err
+}
+
+// adopt has partitions take part in the epoch of a server, or begins one.
+func (l *line) adopt(ctx context.Context, parts []*part, run string) error {
+	_, err := l.ask(ctx, func(pipe redis.Pipeliner) {
+		for _, p := range parts {
+			pipe.Eval(ctx, adopt.Text, []string{p.key("meta")}, nonce(), run)
+		}
+	})
+	return wrap("adopt", err)
 }
 
 // place reads where a script's answer stands.
@@ -182,31 +194,35 @@ func place(v any) (epoch string, seq uint64, ok bool) {
 	return epoch, seq, err == nil && len(epoch) == genLen
 }
 
-// catchUp tells what was invalidated since what was told, and renews the lease as of begin if the line hears.
+// catchUp tells what was invalidated since what was told, and renews the lease as of its begin.
 func (p *part) catchUp(ctx context.Context) error {
 	p.mu.Lock()
 	epoch, seq := p.epoch, p.seq
 	p.mu.Unlock()
 	begin := time.Now()
-	v, err := since.Run(ctx, p.l.s.client, []string{p.key("meta"), p.key("log"), p.key("floors")}, epoch, strconv.FormatUint(seq, 10))
-	if err != nil {
-		return fmt.Errorf("rediscache: %w", err)
+	var cmd *redis.Cmd
+	who, err := p.l.ask(ctx, func(pipe redis.Pipeliner) {
+		cmd = pipe.Eval(ctx, since.Text, []string{p.key("meta"), p.key("log"), p.key("floors")}, epoch, strconv.FormatUint(seq, 10))
+	})
+	list, _ := cmd.Val().([]any)
+	switch {
+	case err != nil:
+		return wrap("catch up", err)
+	case !who.listened:
+		return errNotListened
+	case len(list) < 3:
+		return errors.New("rediscache: catch up: not an answer")
 	}
-	list, _ := v.([]any)
-	if len(list) < 3 {
-		return errors.New("rediscache: since: not an answer")
-	}
-	now, latest, _ := place(v)
+	now, latest, _ := place(list)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.epoch != epoch {
 		return nil // somebody else was quicker
 	}
 	if list[2] == "lost" {
-		if now == "" {
-			p.l.known.Store(0) // it was flushed
+		if p.lost(now, latest); now != "" {
+			p.renew(begin)
 		}
-		p.lost(now, latest)
 		return nil
 	}
 	for i := 3; i+2 < len(list); i += 3 {
@@ -221,6 +237,9 @@ func (p *part) catchUp(ctx context.Context) error {
 	p.renew(begin)
 	return nil
 }
+
+// errNotListened says that the server that answers is not the one that this process listens to.
+var errNotListened = errors.New("rediscache: another server answers than the one that is listened to")
 
 // renew says that everything was told by a time. p.mu is held.
 func (p *part) renew(at time.Time) {
@@ -298,7 +317,6 @@ func split(body string) (all []told) {
 
 // deaf says that messages may be missed from now on.
 func (l *line) deaf() {
-	l.known.Store(0)
 	l.mu.Lock()
 	channel := l.channel
 	l.hears, l.channel = false, nil
@@ -350,12 +368,12 @@ func (l *line) listenOnce() error {
 		channels[i] = p.key("told")
 		of[channels[i]] = p
 	}
-	sub, err := l.subscribe(ctx, channels)
+	sub, sharded, err := l.subscribe(ctx, append(channels, l.own))
 	if err != nil {
 		return err
 	}
 	l.mu.Lock()
-	l.channel, l.heard = sub, time.Now()
+	l.channel, l.sharded, l.heard = sub, sharded, time.Now()
 	l.mu.Unlock()
 	if err := ctx.Err(); err != nil { // Close has closed the channel that was there before
 		return err
@@ -392,16 +410,17 @@ func (l *line) listenOnce() error {
 }
 
 // subscribe subscribes, sharded in a Cluster whose servers can, and returns when all channels are there.
-func (l *line) subscribe(ctx context.Context, channels []string) (*redis.PubSub, error) {
+func (l *line) subscribe(ctx context.Context, channels []string) (sub *redis.PubSub, sharded bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, subscribing)
 	defer cancel()
 	if c, ok := l.s.client.(*redis.ClusterClient); ok {
-		sub, err := acknowledged(ctx, c.SSubscribe(ctx, channels...), len(channels))
+		sub, err = acknowledged(ctx, c.SSubscribe(ctx, channels...), len(channels))
 		if !redis.HasErrorPrefix(err, "ERR unknown command") {
-			return sub, err
+			return sub, true, err
 		}
 	}
-	return acknowledged(ctx, l.s.client.Subscribe(ctx, channels...), len(channels))
+	sub, err = acknowledged(ctx, l.s.client.Subscribe(ctx, channels...), len(channels))
+	return sub, false, err
 }
 
 func acknowledged(ctx context.Context, sub *redis.PubSub, n int) (*redis.PubSub, error) {
@@ -422,8 +441,7 @@ func acknowledged(ctx context.Context, sub *redis.PubSub, n int) (*redis.PubSub,
 func (l *line) caughtUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, subscribing)
 	defer cancel()
-	l.known.Store(0) // whoever closed the channel before may have been replaced
-	if err := l.ensure(ctx); err != nil {
+	if err := l.adoptListened(ctx); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -435,6 +453,18 @@ func (l *line) caughtUp(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// adoptListened has all partitions take part in the epoch of the server that is listened to.
+func (l *line) adoptListened(ctx context.Context) error {
+	who, err := l.ask(ctx, func(redis.Pipeliner) {})
+	if err != nil {
+		return err
+	}
+	if !who.listened {
+		return errNotListened
+	}
+	return l.adopt(ctx, l.parts, who.run)
 }
 
 // beat compares numbers with the server a few times in each lag: leases live by it.
@@ -470,20 +500,21 @@ func (l *line) beatOnce(every time.Duration) {
 	_, _ = redislua.Within(ctx, "rediscache: beat", func(ctx context.Context) (struct{}, error) { // a failed one renews nothing
 		_ = channel.Ping(ctx) // who does not answer is silent, soon
 		begin := time.Now()
-		keys := make([]string, len(l.parts))
-		cmds, err := l.s.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		metas := make([]*redis.StringCmd, len(l.parts))
+		who, err := l.ask(ctx, func(pipe redis.Pipeliner) {
 			for i, p := range l.parts {
-				keys[i] = p.key("meta")
-				pipe.Get(ctx, keys[i])
+				metas[i] = pipe.Get(ctx, p.key("meta"))
 			}
-			return nil
 		})
-		if err != nil && !errors.Is(err, redis.Nil) {
+		if err != nil {
 			return struct{}{}, err
 		}
+		if !who.listened {
+			l.deaf() // it talks to one server and listens to another
+			return struct{}{}, errNotListened
+		}
 		for i, p := range l.parts {
-			text, _ := cmds[i].(*redis.StringCmd)
-			m, ok := parseMeta(text.Val())
+			m, ok := parseMeta(metas[i].Val())
 			p.mu.Lock()
 			current := ok && m.epoch == p.epoch && m.seq <= p.seq
 			if current {

@@ -85,23 +85,15 @@ type question struct {
 	target string
 }
 
-// errFlushed says that a partition has no record: its server was flushed, or has evicted it.
-var errFlushed = errors.New("rediscache: a partition has no record")
-
 func (l *line) get(ctx context.Context, name string, qs []question, claim time.Duration) ([]cache.Answer, error) {
 	if err := l.start(); err != nil {
 		return nil, err
 	}
-	return breaker.Call(ctx, l.breaker, func(ctx context.Context) (answers []cache.Answer, err error) {
-		for range 2 {
-			if err := l.prepare(ctx); err != nil {
-				return nil, err
-			}
-			if answers, err = l.read(ctx, name, qs, 0); !errors.Is(err, errFlushed) {
-				break
-			}
-			l.known.Store(0)
+	return breaker.Call(ctx, l.breaker, func(ctx context.Context) ([]cache.Answer, error) {
+		if err := l.flush(ctx); err != nil {
+			return nil, err
 		}
+		answers, err := l.read(ctx, name, qs, 0)
 		if err != nil || claim == 0 {
 			return answers, err
 		}
@@ -123,14 +115,6 @@ func (l *line) get(ctx context.Context, name string, qs []question, claim time.D
 	})
 }
 
-// prepare sees to it that what is read now holds.
-func (l *line) prepare(ctx context.Context) error {
-	if err := l.ensure(ctx); err != nil {
-		return err
-	}
-	return l.flush(ctx)
-}
-
 // reading is what is asked of a partition in one pipeline.
 type reading struct {
 	p      *part
@@ -139,17 +123,18 @@ type reading struct {
 	keys   []string
 	scopes map[string]int // where the markers of scopes stand in keys
 	mget   *redis.SliceCmd
-	values []any
+	meta   meta
 }
 
 // asked are a question's commands.
 type asked struct {
-	token uint64
-	claim *redis.BoolCmd
-	busy  *redis.DurationCmd
-	rest  *redis.DurationCmd
-	scope int // where its scope's marker stands, and the entry itself
-	entry int
+	token   uint64
+	claimed bool // before it was read again
+	claim   *redis.BoolCmd
+	busy    *redis.DurationCmd
+	rest    *redis.DurationCmd
+	scope   int // where its scope's marker stands, and the entry itself
+	entry   int
 }
 
 // read reads entries, with what says whether they hold. With claim > 0 it claims them before.
@@ -160,9 +145,7 @@ func (l *line) read(ctx context.Context, name string, qs []question, claim time.
 	for i, q := range qs {
 		r := byPart[q.p]
 		if r == nil {
-			q.p.mu.Lock()
-			r = &reading{p: q.p, lease: q.p.lease, keys: []string{q.p.key("meta"), q.p.key(target(name, cache.OfAll, "", ""))}, scopes: map[string]int{}} // the lease before the read: what is missed meanwhile ends it
-			q.p.mu.Unlock()
+			r = &reading{p: q.p, keys: []string{q.p.key("meta"), q.p.key(target(name, cache.OfAll, "", ""))}, scopes: map[string]int{}}
 			byPart[q.p], parts = r, append(parts, r)
 		}
 		r.of = append(r.of, i)
@@ -170,46 +153,25 @@ func (l *line) read(ctx context.Context, name string, qs []question, claim time.
 			r.scopes[q.key.Scope] = len(r.keys)
 			r.keys = append(r.keys, q.p.key(target(name, cache.OfScope, q.key.Scope, "")))
 		}
-		cmds[i].scope, cmds[i].entry = r.scopes[q.key.Scope], len(r.keys)
+		cmds[i] = asked{scope: r.scopes[q.key.Scope], entry: len(r.keys), token: rand.Uint64() | 1}
 		r.keys = append(r.keys, q.p.key(q.target))
 	}
-	_, err := l.s.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		for _, r := range parts {
-			for _, i := range r.of {
-				c, q := &cmds[i], qs[i]
-				if claim > 0 {
-					c.token = rand.Uint64() | 1
-					c.claim = pipe.SetNX(ctx, q.p.key(claimKey(q.target)), token(c.token), claim)
-					c.busy = pipe.PTTL(ctx, q.p.key(claimKey(q.target)))
-				}
-				c.rest = pipe.PTTL(ctx, q.p.key(q.target)) // before the entry: of one that is replaced in between it is the shorter rest
-			}
-			r.mget = pipe.MGet(ctx, r.keys...)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("rediscache: get: %w", err)
+	if err := l.readAll(ctx, parts, cmds, qs, claim); err != nil {
+		return nil, err
 	}
 	answers, entries := make([]cache.Answer, len(qs)), make([]unpacked, len(qs))
-	var drops []cache.Fill
 	var tagged []*reading
 	for _, r := range parts {
-		r.values = r.mget.Val()
-		m, ok := parseMeta(r.values[0])
-		if !ok {
-			return nil, errFlushed
-		}
 		var tags []string
 		for _, i := range r.of {
 			c, a := &cmds[i], &answers[i]
-			a.Mark, a.Lease = cache.Mark{Epoch: epochOf(m.epoch), Seq: m.seq}, r.lease
-			if claim > 0 && c.claim.Val() {
+			a.Mark, a.Lease = cache.Mark{Epoch: epochOf(r.meta.epoch), Seq: r.meta.seq}, r.lease
+			if claim > 0 && (c.claim.Val() || c.claimed) {
 				a.Claim = c.token
 			} else if claim > 0 {
 				a.Busy = max(c.busy.Val(), time.Millisecond)
 			}
-			u, ok := held(r.values, c, m.epoch)
+			u, ok := held(r.mget.Val(), c, r.meta.epoch)
 			if rest := c.rest.Val(); ok && rest > 0 {
 				a.Found, a.Value, a.NotFound, a.Rest, a.Fresh = true, u.value, u.notFound, rest, rest-u.stale
 				entries[i] = u
@@ -219,12 +181,13 @@ func (l *line) read(ctx context.Context, name string, qs []question, claim time.
 			}
 		}
 		if len(tags) > 0 {
-			tagged = append(tagged, &reading{p: r.p, of: r.of, keys: tags})
+			tagged = append(tagged, &reading{p: r.p, of: r.of, keys: tags, meta: r.meta})
 		}
 	}
 	if err := l.checkTags(ctx, tagged, entries, answers); err != nil {
 		return nil, err
 	}
+	var drops []cache.Fill
 	for i := range answers {
 		a := &answers[i]
 		if a.Fresh > 0 {
@@ -240,6 +203,68 @@ func (l *line) read(ctx context.Context, name string, qs []question, claim time.
 		}
 	}
 	return answers, nil
+}
+
+// maxReads is how often it is read again because the server was not known.
+const maxReads = 5
+
+// begin has a process that knows nothing yet be told of what comes after its first read.
+func (p *part) begin(m meta) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.epoch == "" {
+		p.epoch, p.seq = m.epoch, m.seq
+	}
+}
+
+// readAll reads, until the server that answers is one on which the epochs were made.
+func (l *line) readAll(ctx context.Context, parts []*reading, cmds []asked, qs []question, claim time.Duration) error {
+	for range maxReads {
+		for _, r := range parts {
+			r.p.mu.Lock()
+			r.lease = r.p.lease // the one before the read: what is missed meanwhile ends it
+			r.p.mu.Unlock()
+		}
+		who, err := l.ask(ctx, func(pipe redis.Pipeliner) {
+			for _, r := range parts {
+				for _, i := range r.of {
+					c, q := &cmds[i], qs[i]
+					if claim > 0 {
+						c.claimed = c.claimed || c.claim != nil && c.claim.Val()
+						c.claim = pipe.SetNX(ctx, q.p.key(claimKey(q.target)), token(c.token), claim)
+						c.busy = pipe.PTTL(ctx, q.p.key(claimKey(q.target)))
+					}
+					c.rest = pipe.PTTL(ctx, q.p.key(q.target)) // before the entry: of one that is replaced in between it is the shorter rest
+				}
+				r.mget = pipe.MGet(ctx, r.keys...)
+			}
+		})
+		if err != nil {
+			return wrap("get", err)
+		}
+		var unknown []*part
+		for _, r := range parts {
+			ok := false
+			r.meta, ok = parseMeta(r.mget.Val()[0])
+			if !ok || who.asked && who.run != "" && r.meta.run != who.run {
+				unknown = append(unknown, r.p)
+			}
+		}
+		switch {
+		case len(unknown) > 0:
+			if err := l.adopt(ctx, unknown, who.run); err != nil {
+				return err
+			}
+		case who.listened || who.asked:
+			for _, r := range parts {
+				r.p.begin(r.meta)
+			}
+			return nil
+		default:
+			l.deaf() // it talks to one server and listens to another
+		}
+	}
+	return errors.New("rediscache: get: the server changes all the time")
 }
 
 func token(claim uint64) string { return strconv.FormatUint(claim, 16) }
@@ -259,19 +284,18 @@ func (l *line) checkTags(ctx context.Context, tagged []*reading, entries []unpac
 	if len(tagged) == 0 {
 		return nil
 	}
-	_, err := l.s.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+	who, err := l.ask(ctx, func(pipe redis.Pipeliner) {
 		for _, r := range tagged {
 			r.mget = pipe.MGet(ctx, r.keys...)
 		}
-		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("rediscache: get: %w", err)
+		return wrap("get", err)
 	}
 	for _, r := range tagged {
 		gens := r.mget.Val()
 		for _, i := range r.of {
-			u, holds := entries[i], true
+			u, holds := entries[i], who.listened || who.asked && (who.run == "" || who.run == r.meta.run)
 			for n := range u.tags {
 				holds = holds && u.gens[3+n] == gens[n]
 			}

@@ -15,6 +15,7 @@ import (
 	"cmp"
 	"context"
 	crand "crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -104,7 +105,7 @@ func New(client redis.UniversalClient, cfg Config) *Store {
 		return s
 	}
 	for i := range n {
-		l := &line{s: s, ensuring: make(chan struct{}, 1), pending: map[pend]unsure{}}
+		l := &line{s: s, pending: map[pend]unsure{}}
 		l.breaker, s.err = breaker.New("cache", breaker.Config{
 			Timeout: cfg.Timeout, ConsecutiveFailures: 5, OpenFor: time.Second, MaxOpenFor: time.Second, Classify: classify, Logger: s.log,
 			MaxAbandoned: 10_000, // what hangs ends with the client's own timeouts, and nobody waits for it
@@ -112,6 +113,7 @@ func New(client redis.UniversalClient, cfg Config) *Store {
 		for p := i; p < partitions; p += n {
 			l.parts = append(l.parts, &part{l: l, prefix: "{" + escape.Replace(cmp.Or(cfg.Space, "breakwater")) + ":cache:" + strconv.Itoa(p) + "}:", lease: &cache.Lease{}})
 		}
+		l.own = l.parts[0].key("told:" + hex.EncodeToString([]byte(nonce())))
 		s.lines = append(s.lines, l)
 	}
 	return s
