@@ -64,7 +64,7 @@ func (c *Cache[K, V]) join(ctx context.Context, key K) (e *entry[V], f *flight[K
 		e = nil
 	}
 	f = c.flights[name]
-	if f != nil && (now-f.began < c.lag || f.read && f.lease != nil && f.lease.holds(now, c.lag)) {
+	if f != nil && c.current(f, now) {
 		if e == nil {
 			f.refresh = false
 			c.counts.shared.Add(1)
@@ -75,8 +75,23 @@ func (c *Cache[K, V]) join(ctx context.Context, key K) (e *entry[V], f *flight[K
 		return nil, &flight[K, V]{name: name, done: make(chan struct{})}, false // it waits for nothing
 	}
 	f = &flight[K, V]{key: key, name: name, began: now, order: c.told.order, refresh: e != nil, done: make(chan struct{})}
+	if old := c.flights[name]; old != nil {
+		old.void = true // nobody can tell it any more what becomes invalid
+	}
 	c.flights[name] = f
 	return e, f, true
+}
+
+// current says whether what a flight brings is as good as what one that began now would: no invalidation can have been missed since, and none was of a tag that its value may have.
+func (c *Cache[K, V]) current(f *flight[K, V], now int64) bool {
+	if told := f.read && f.lease != nil && f.lease.holds(now, c.lag); !told && now-f.began >= c.lag {
+		return false
+	}
+	mark := f.mark
+	if !f.read {
+		mark = f.told // which its answer will cover
+	}
+	return f.order >= c.told.floor && !c.told.any[f.name.Scope].since(f.order, mark)
 }
 
 // wait waits for a flight, as long as its caller can.
@@ -234,17 +249,18 @@ func (c *Cache[K, V]) answered(ctx context.Context, f *flight[K, V], a *Answer) 
 	current := f.told == Mark{} || a.Mark.Covers(f.told)
 	f.asks++
 	f.void = f.void || !current && f.asks == maxAsks
-	if current || f.void {
+	void, taken := f.void, current || f.void
+	if taken {
 		f.read, f.mark, f.lease, f.claim = true, a.Mark, a.Lease, a.Claim
 	}
 	c.mu.Unlock()
-	if f.void {
+	if void {
 		a.Found = false
 	}
-	if !f.read && a.Claim != 0 {
+	if !taken && a.Claim != 0 {
 		c.fill(ctx, []Fill{{Key: f.name, Claim: a.Claim, Drop: true}})
 	}
-	return f.read
+	return taken
 }
 
 // take ends a flight with what the Remote has of its key, if it has. What is stale and may be served is renewed by another flight.

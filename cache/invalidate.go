@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -138,6 +139,11 @@ func (c *Cache[K, V]) invalid(n Notice) {
 		if len(c.flights) > 0 {
 			c.told.add(t, n.Mark)
 		}
+		for name, f := range c.flights {
+			if name.Scope == n.Scope && !f.read && n.Mark != (Mark{}) && !f.told.Covers(n.Mark) {
+				f.told = n.Mark // which its answer has to cover
+			}
+		}
 	case OfScope, OfAll:
 		if c.local != nil {
 			var all []held[K, V]
@@ -182,11 +188,29 @@ type told struct {
 	order uint64
 	floor uint64 // flights that began before it may have missed something
 	tags  map[Key]toldOf
+	any   map[string]toldOf // by scope: of any tag
 }
 
+// toldOf is when a tag was last invalidated by this process, whatever the Remote says to it, and by the order of the Remote.
 type toldOf struct {
-	order uint64
-	mark  Mark
+	own    uint64
+	marked uint64
+	mark   Mark
+}
+
+func (of toldOf) and(order uint64, mark Mark) toldOf {
+	switch {
+	case mark == Mark{}:
+		of.own = order
+	case of.marked == 0 || !of.mark.Covers(mark): // it may be told late, after a later one
+		of.marked, of.mark = order, mark
+	}
+	return of
+}
+
+// since says whether a flight that began at order, and read at mark if that is not zero, is concerned.
+func (of toldOf) since(order uint64, mark Mark) bool {
+	return of.own > order || of.marked > order && !mark.Covers(of.mark)
 }
 
 func (t *told) add(name Key, mark Mark) {
@@ -194,28 +218,24 @@ func (t *told) add(name Key, mark Mark) {
 		if t.tags != nil {
 			t.floor = t.order + 1 // what was told so far concerns all that began before
 		}
-		t.tags = map[Key]toldOf{}
+		t.tags, t.any = map[Key]toldOf{}, map[string]toldOf{}
 	}
 	t.order++
-	t.tags[name] = toldOf{t.order, mark}
+	t.tags[name] = t.tags[name].and(t.order, mark)
+	t.any[name.Scope] = t.any[name.Scope].and(t.order, mark)
 }
 
 // maxTold is how many tags are remembered.
 const maxTold = 10_000
 
-func (t *told) forget() { t.tags, t.floor = nil, 0 }
+func (t *told) forget() { t.tags, t.any, t.floor = nil, nil, 0 }
 
 // concerns says whether something with these tags, whose flight began at order, was invalidated since.
 func (t *told) concerns(order uint64, mark Mark, scope string, tags []string) bool {
 	if len(tags) > 0 && order < t.floor {
 		return true
 	}
-	for _, text := range tags {
-		if of, ok := t.tags[Key{scope, text}]; ok && of.order > order && !mark.Covers(of.mark) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(tags, func(text string) bool { return t.tags[Key{scope, text}].since(order, mark) })
 }
 
 // InvalidateOn makes a handler that invalidates the key that keyOf finds in its input, and then runs next; nil for none. A failed invalidation is its error, and next is not run, so that a queue tries again. It works before the

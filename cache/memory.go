@@ -55,6 +55,17 @@ type memoryClaim struct {
 	end time.Time
 }
 
+func targetOf(name string, inv Invalidation) target {
+	switch inv.Kind {
+	case OfAll:
+		return target{kind: OfAll, name: name}
+	case OfScope:
+		return target{kind: OfScope, name: name, scope: inv.Scope}
+	default:
+		return target{inv.Kind, name, inv.Scope, inv.ID}
+	}
+}
+
 // maxTargets is how many invalidations a Memory remembers. With more it forgets everything.
 const maxTargets = 100_000
 
@@ -189,7 +200,7 @@ func (m *Memory) Invalidate(ctx context.Context, name string, what []Invalidatio
 	}
 	s.seq++
 	for _, inv := range what {
-		t := target{inv.Kind, name, inv.Scope, inv.ID}
+		t := targetOf(name, inv)
 		s.last[t] = invalidated{s.seq, max(inv.Version, s.last[t].version)}
 		if inv.Kind == OfKey {
 			delete(s.entries, t)

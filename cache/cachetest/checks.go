@@ -517,6 +517,7 @@ func collide(ctx context.Context, r *rig) error {
 	for i, o := range odd {
 		places = append(places, place{r.name, r.scope + "1", o}, place{r.name, r.scope + o, "id"}, place{r.name + o, r.scope, "id"}, place{r.name, r.scope + odd[(i+1)%len(odd)], o + "/"})
 	}
+	places = append(places, place{r.name, r.scope + ":x", "y"}, place{r.name, r.scope, "x:y"}, place{r.name + ":" + r.scope, "x", "y"}, place{r.name, r.scope + "x", ""}, place{r.name, r.scope, "x"})
 	seen := map[place]bool{}
 	for i, p := range places {
 		if seen[p] {

@@ -77,11 +77,11 @@ func (n *node) listens(t *testing.T) {
 	require.Eventually(t, n.store.Listens, soon, time.Millisecond)
 }
 
-// inMemory says whether a Get is answered from memory.
-func (n *node) inMemory(t *testing.T, key string) bool {
+// inMemory says whether a Get of k is answered from memory.
+func (n *node) inMemory(t *testing.T) bool {
 	t.Helper()
 	before := n.Stats().Hits
-	n.get(t, key)
+	n.get(t, "k")
 	return n.Stats().Hits > before
 }
 
@@ -123,11 +123,11 @@ func TestMemoryIsUntrustedWithoutTheChannelUntilResubscribed(t *testing.T) {
 	b.listens(t)
 	a.get(t, "k")
 	time.Sleep(1500 * time.Millisecond) // longer than MaxLag: only the lease holds it now
-	require.True(t, a.inMemory(t, "k"))
+	require.True(t, a.inMemory(t))
 
 	p.harm(cuts)
 	require.Eventually(t, func() bool { return !a.store.Listens() }, soon, time.Millisecond)
-	require.False(t, a.inMemory(t, "k"), "nobody would tell")
+	require.False(t, a.inMemory(t), "nobody would tell")
 	require.Equal(t, int64(2), s.loads.Load(), "Redis is there")
 	s.set("new")
 	require.NoError(t, b.Invalidate(t.Context(), "k"))
@@ -136,11 +136,11 @@ func TestMemoryIsUntrustedWithoutTheChannelUntilResubscribed(t *testing.T) {
 	p.harm(swallows) // it connects, and is not told that it has subscribed
 	time.Sleep(1500 * time.Millisecond)
 	require.False(t, a.store.Listens())
-	require.False(t, a.inMemory(t, "k"))
+	require.False(t, a.inMemory(t))
 	p.harm(cuts)
 	p.harm(passes)
 	require.Eventually(t, a.store.Listens, 2*soon, time.Millisecond)
-	require.Eventually(t, func() bool { return a.inMemory(t, "k") }, soon, time.Millisecond)
+	require.Eventually(t, func() bool { return a.inMemory(t) }, soon, time.Millisecond)
 	require.Equal(t, int64(3), s.loads.Load(), "what it missed was in the log: the rest of memory is still good")
 }
 
@@ -157,7 +157,7 @@ func TestAMessageThatGetsLostIsNoticedWithinMaxLag(t *testing.T) {
 	b.listens(t)
 	a.get(t, "k")
 	time.Sleep(lag)
-	require.True(t, a.inMemory(t, "k"))
+	require.True(t, a.inMemory(t))
 	p.harm(swallows)
 	s.set("new")
 	require.NoError(t, b.Invalidate(t.Context(), "k"))

@@ -363,12 +363,12 @@ func (l *line) listen() {
 // listenOnce listens until the channel is lost.
 func (l *line) listenOnce() error {
 	ctx := l.s.ctx
-	channels, of := make([]string, len(l.parts)), map[string]*part{}
-	for i, p := range l.parts {
-		channels[i] = p.key("told")
-		of[channels[i]] = p
+	channels, of := []string{l.own}, map[string]*part{}
+	for _, p := range l.parts {
+		channels = append(channels, p.key("told"))
+		of[p.key("told")] = p
 	}
-	sub, sharded, err := l.subscribe(ctx, append(channels, l.own))
+	sub, sharded, err := l.subscribe(ctx, channels)
 	if err != nil {
 		return err
 	}

@@ -65,16 +65,16 @@ func (p *proxy) harm(mode int64) {
 }
 
 func (p *proxy) serve(client net.Conn, addr string) {
-	defer client.Close()
+	defer client.Close() //nolint:errcheck // whatever it says
 	server, err := net.Dial("tcp", addr) //nolint:noctx // of a test
 	if err != nil {
 		return
 	}
-	defer server.Close()
+	defer server.Close() //nolint:errcheck // whatever it says
 	var channel atomic.Bool
 	go func() {
-		defer client.Close()
-		defer server.Close()
+		defer client.Close() //nolint:errcheck // whatever it says
+		defer server.Close() //nolint:errcheck // whatever it says
 		b := make([]byte, 1<<16)
 		for {
 			n, err := server.Read(b)

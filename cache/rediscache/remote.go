@@ -244,9 +244,8 @@ func (l *line) readAll(ctx context.Context, parts []*reading, cmds []asked, qs [
 		}
 		var unknown []*part
 		for _, r := range parts {
-			ok := false
-			r.meta, ok = parseMeta(r.mget.Val()[0])
-			if !ok || who.asked && who.run != "" && r.meta.run != who.run {
+			m, ok := parseMeta(r.mget.Val()[0])
+			if r.meta = m; !ok || who.asked && who.run != "" && r.meta.run != who.run {
 				unknown = append(unknown, r.p)
 			}
 		}

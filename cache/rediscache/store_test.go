@@ -2,6 +2,7 @@ package rediscache_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -26,15 +27,15 @@ func TestRedis(t *testing.T) {
 	client := redistest.Dial(t, redistest.Start(t).Addr)
 	cachetest.Run(t, cachetest.Config{New: func(t *testing.T) func() cache.Remote {
 		t.Helper()
-		return processes(t, client, rediscache.Config{})
+		return processes(t, client, rediscache.Config{Timeout: 10 * time.Second})
 	}})
 }
 
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	_, client := redistest.StartCluster(t)
-	cachetest.Run(t, cachetest.Config{Short: 500 * 1e6, New: func(t *testing.T) func() cache.Remote {
+	cachetest.Run(t, cachetest.Config{Short: 500 * time.Millisecond, New: func(t *testing.T) func() cache.Remote {
 		t.Helper()
-		return processes(t, client, rediscache.Config{})
+		return processes(t, client, rediscache.Config{Timeout: 10 * time.Second})
 	}})
 }
