@@ -5,6 +5,7 @@
 //	go run ./bench queue [-engine memory|sqlite|redis] [-json] [-rounds n]
 //	go run ./bench idempotency [-redis address] [-json] [-rounds n]
 //	go run ./bench breaker [-json] [-rounds n] [-time d]
+//	go run ./bench cache [-redis address] [-json] [-rounds n] [-keys n] [-part name]
 //	go run ./bench outage [-json] [-svg directory]
 //	go run ./bench cost FILE
 //	go run ./bench replay FILE
@@ -36,6 +37,7 @@ func main() {
 func run(ctx context.Context, args []string, out io.Writer) error {
 	benchmarks := map[string]func(context.Context, []string, io.Writer) error{
 		"breaker":     benchBreaker,
+		"cache":       benchCache,
 		"cost":        benchCost,
 		"replay":      benchReplay,
 		"idempotency": benchIdempotency,
@@ -45,7 +47,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		"shopify":     benchShopify,
 		"webhook":     benchWebhook,
 	}
-	const usage = "usage: bench breaker|cost|idempotency|outage|queue|quota|replay|shopify|webhook [flags]; bench queue -h lists them"
+	const usage = "usage: bench breaker|cache|cost|idempotency|outage|queue|quota|replay|shopify|webhook [flags]; bench queue -h lists them"
 	if len(args) == 0 {
 		return errors.New(usage)
 	}

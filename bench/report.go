@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,11 +39,11 @@ func (r ratio) String() string {
 	return strconv.FormatFloat(r.value, 'f', 2, 64)
 }
 
-// MarshalJSON gives a number, or the string "invalid": a reader that expects a number then fails
+// MarshalJSON gives a number, or the string "invalid" or "+Inf": a reader that expects a number then fails
 // instead of reading a zero.
 func (r ratio) MarshalJSON() ([]byte, error) {
-	if !r.valid {
-		return []byte(`"invalid"`), nil
+	if !r.valid || math.IsInf(r.value, 1) {
+		return []byte(`"` + r.String() + `"`), nil
 	}
 	return json.Marshal(r.value)
 }
@@ -99,7 +100,10 @@ func (r *report) add(name, unit string, ours, peer float64, w want, problem erro
 		r.invalid = true
 	} else {
 		res.Ratio = ratio{value: ours / peer, valid: true}
-		res.Met = w.met(ours / peer)
+		if ours == peer {
+			res.Ratio.value = 1 // 0 and 0 too, where there should be none of something
+		}
+		res.Met = w.met(res.Ratio.value)
 	}
 	if r.json {
 		enc := json.NewEncoder(r.out)

@@ -65,7 +65,7 @@ func (p *proxy) harm(mode int64) {
 }
 
 func (p *proxy) serve(client net.Conn, addr string) {
-	defer client.Close() //nolint:errcheck // whatever it says
+	defer client.Close()                 //nolint:errcheck // whatever it says
 	server, err := net.Dial("tcp", addr) //nolint:noctx // of a test
 	if err != nil {
 		return
