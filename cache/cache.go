@@ -240,7 +240,7 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K) (V, error) {
 		c.counts.hit()
 		return c.out(e)
 	}
-	return c.slow(ctx, key)
+	return c.slow(ctx, key, false)
 }
 
 // peek is what stands in memory.
@@ -260,8 +260,12 @@ func (c *Cache[K, V]) out(e *entry[V]) (V, error) {
 	return c.cfg.Clone(e.value), nil
 }
 
-func (c *Cache[K, V]) slow(ctx context.Context, key K) (V, error) {
-	e, f, mine := c.join(ctx, key)
+// GetRemote is Get without this process's memory: it asks the Remote, or loads. It is for a handler behind a queue: the invalidation that came before its job may have been made by another process, whose message is still on its way, and what the
+// handler writes elsewhere would stay old.
+func (c *Cache[K, V]) GetRemote(ctx context.Context, key K) (V, error) { return c.slow(ctx, key, true) }
+
+func (c *Cache[K, V]) slow(ctx context.Context, key K, anew bool) (V, error) {
+	e, f, mine := c.join(ctx, key, anew)
 	if mine {
 		go c.run(ctx, []*flight[K, V]{f}) // until the load returns
 	}
@@ -296,7 +300,7 @@ func (c *Cache[K, V]) GetMany(ctx context.Context, keys []K) (map[K]V, error) {
 			add(key, v, err)
 			continue
 		}
-		e, f, mine := c.join(ctx, key)
+		e, f, mine := c.join(ctx, key, false)
 		if mine {
 			own = append(own, f)
 		}

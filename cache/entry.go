@@ -58,18 +58,17 @@ func (c *Cache[K, V]) ttl(notFound bool) time.Duration {
 	return ttl
 }
 
-// entry makes one of a value that was read at a time, stays fresh for a while from now on, and is kept for rest.
-func (c *Cache[K, V]) entry(f *flight[K, V], v V, err error, read int64, fresh, rest time.Duration) *entry[V] {
-	now := sinceBegan()
-	e := &entry[V]{value: v, err: err, until: after(now, fresh), lease: f.lease, mark: f.mark, name: f.name, grace: math.MaxInt64}
-	if limit := after(now, c.cfg.LocalTTL); limit < e.until {
+// entry makes one of a value that was true at a time, when its load or its question to the Remote began, stays fresh for a while after that, and is kept for rest.
+func (c *Cache[K, V]) entry(f *flight[K, V], v V, err error, at int64, fresh, rest time.Duration) *entry[V] {
+	e := &entry[V]{value: v, err: err, until: after(at, fresh), lease: f.lease, mark: f.mark, name: f.name, grace: math.MaxInt64}
+	if limit := after(at, c.cfg.LocalTTL); limit < e.until {
 		e.until = limit // what comes then is the Remote's to say
 	} else if err == nil {
-		end := after(now, rest)
+		end := after(at, rest)
 		e.swr, e.sie = min(end, after(e.until, c.cfg.StaleWhileRevalidate)), min(end, after(e.until, c.cfg.StaleIfError))
 	}
 	if c.cfg.Remote != nil {
-		e.grace = after(read, c.cfg.MaxLag)
+		e.grace = after(at, c.cfg.MaxLag)
 	}
 	if c.cfg.Tags != nil {
 		e.tags = c.cfg.Tags(f.key, v)

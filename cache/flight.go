@@ -18,6 +18,7 @@ type flight[K comparable, V any] struct {
 	key   K
 	name  Key
 	began int64
+	anew  bool // what is in memory may be too old
 	asks  int
 
 	// Set by the Remote's answer.
@@ -43,14 +44,14 @@ type flight[K comparable, V any] struct {
 const retryAfter = time.Second
 
 // join finds what to do for a key that is not fresh in memory: take an entry that may be served all the same, or wait for a flight, which is the caller's to run if it is a new one.
-func (c *Cache[K, V]) join(ctx context.Context, key K) (e *entry[V], f *flight[K, V], mine bool) {
+func (c *Cache[K, V]) join(ctx context.Context, key K, anew bool) (e *entry[V], f *flight[K, V], mine bool) {
 	name := c.keyOf(key)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := sinceBegan()
 	e = c.peek(key)
 	switch {
-	case e == nil || !e.trusted(now, c.lag):
+	case anew || e == nil || !e.trusted(now, c.lag):
 		e = nil
 	case now < e.until:
 		c.counts.hit()
@@ -64,7 +65,7 @@ func (c *Cache[K, V]) join(ctx context.Context, key K) (e *entry[V], f *flight[K
 		e = nil
 	}
 	f = c.flights[name]
-	if f != nil && c.current(f, now) {
+	if f != nil && !anew && c.current(f, now) {
 		if e == nil {
 			f.refresh = false
 			c.counts.shared.Add(1)
@@ -74,7 +75,7 @@ func (c *Cache[K, V]) join(ctx context.Context, key K) (e *entry[V], f *flight[K
 	if e == nil && ctx.Err() != nil {
 		return nil, &flight[K, V]{name: name, done: make(chan struct{})}, false // it waits for nothing
 	}
-	f = &flight[K, V]{key: key, name: name, began: now, order: c.told.order, refresh: e != nil, done: make(chan struct{})}
+	f = &flight[K, V]{key: key, name: name, anew: anew, began: now, order: c.told.order, refresh: e != nil, done: make(chan struct{})}
 	if old := c.flights[name]; old != nil {
 		old.void = true // nobody can tell it any more what becomes invalid
 	}
@@ -387,14 +388,14 @@ func (c *Cache[K, V]) land(ctx context.Context, begin int64, keep *atomic.Bool, 
 			c.failed(f, l.err)
 			continue
 		}
-		fresh := c.ttl(notFound) - took
+		ttl := c.ttl(notFound)
 		if notFound {
 			l.err = &keyError{c.cfg.Name, f.name, l.err}
-			entries[i] = c.entry(f, l.v, l.err, begin, fresh, fresh)
+			entries[i] = c.entry(f, l.v, l.err, begin, ttl, ttl)
 		} else {
-			entries[i] = c.entry(f, l.v, nil, begin, fresh, fresh+c.keep)
+			entries[i] = c.entry(f, l.v, nil, begin, ttl, ttl+c.keep)
 		}
-		e := entries[i]
+		e, fresh := entries[i], ttl-took
 		e.kept = fresh > 0 && keep.Load()
 		switch fill, err := c.filling(f, e, fresh, notFound); {
 		case !e.kept || err != nil:
@@ -494,7 +495,7 @@ func (c *Cache[K, V]) failed(f *flight[K, V], err error) {
 	defer c.mu.Unlock()
 	now := sinceBegan()
 	e := c.peek(f.key)
-	if e == nil || now >= e.sie || !e.trusted(now, c.lag) {
+	if f.anew || e == nil || now >= e.sie || !e.trusted(now, c.lag) {
 		e = f.stale
 		if e != nil && (now >= e.sie || !c.keepIn(f, e)) {
 			e = nil

@@ -509,3 +509,38 @@ func TestInvalidateOn(t *testing.T) {
 		require.Equal(t, before+1, c.Stats().Invalidations)
 	})
 }
+
+func TestGetRemoteIsAsNewAsAnInvalidationByAnotherProcessOfWhichNobodyHasToldYet(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, store := &source{}, new(cache.Memory)
+		untold := &deafRemote{Remote: store.Peer()}
+		a := newCache(t, s, cache.Config[string, string]{Remote: store, StaleIfError: time.Hour})
+		b := newCache(t, s, cache.Config[string, string]{Remote: untold, StaleIfError: time.Hour})
+		s.set("k", "old")
+		requireGet(t, b, "k", "old")
+		first := s.hold()
+		require.NoError(t, a.Invalidate(t.Context(), "k"))
+		slow := get(t.Context(), a, "k")
+		s.set("k", "new")
+		require.NoError(t, a.Invalidate(t.Context(), "k"))
+		requireGet(t, b, "k", "old")
+		s.hold()
+		s.free()
+		v, err := b.GetRemote(t.Context(), "k")
+		require.NoError(t, err)
+		require.Equal(t, "new", v)
+		requireGet(t, b, "k", "new")
+		close(first)
+		slow.is(t, "old")
+		s.fail(errAway)
+		require.NoError(t, a.Invalidate(t.Context(), "k"))
+		_, err = b.GetRemote(t.Context(), "k")
+		require.ErrorIs(t, err, errAway, "what is in memory may not be served in its place")
+	})
+}
+
+// deafRemote tells nobody.
+type deafRemote struct{ cache.Remote }
+
+func (deafRemote) Watch(string, time.Duration, func(cache.Notice)) error { return nil }

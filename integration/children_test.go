@@ -23,6 +23,7 @@ var roles = map[string]func(args []string) error{
 	"sqlite-receiver": sqliteReceiver,
 	"redis-worker":    redisWorker,
 	"once-worker":     onceWorker,
+	"cache-process":   cacheProcess,
 }
 
 func TestMain(m *testing.M) {

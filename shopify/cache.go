@@ -20,6 +20,21 @@ type CacheKey struct {
 // CacheKey implements [cache.Keyer].
 func (k CacheKey) CacheKey() cache.Key { return cache.Key{Scope: k.Shop, ID: k.Subject} }
 
+// GID is the thing's global ID, as the GraphQL API has it: of "variant/1" it is "gid://shopify/ProductVariant/1".
+func (k CacheKey) GID() string {
+	kind, id, _ := strings.Cut(k.Subject, "/")
+	if kind == "variant" {
+		kind = "product_variant"
+	}
+	var b strings.Builder
+	b.WriteString("gid://shopify/")
+	for word := range strings.SplitSeq(kind, "_") {
+		b.WriteString(strings.ToUpper(word[:min(1, len(word))]))
+		b.WriteString(word[min(1, len(word)):])
+	}
+	return b.String() + "/" + id
+}
+
 // Subject is what webhooks call the thing that a GID names: of "gid://shopify/ProductVariant/1" it is "variant/1". What is no GID stays as it is.
 func Subject(gid string) string {
 	rest, ok := strings.CutPrefix(gid, "gid://shopify/")
@@ -113,8 +128,9 @@ func (k CacheKind) Topics() []string {
 	return slices.Clone(cachePresets[k].topics)
 }
 
-// CacheConfig is a Config for a cache of a kind: its name, TTL, a StaleIfError of an hour, and tags. related says what else a value shows, as subjects: a variant's and a metafield's owner, without which nothing would invalidate them; a collection's
+// CacheConfig is a Config for a cache of a kind: its name, TTL, a StaleIfError of an hour (by which answers may be older than the TTL while Shopify or the quota fails), and tags. related says what else a value shows, as subjects: a variant's and a metafield's owner, without which nothing would invalidate them; a collection's
 // products. It may be nil for other kinds. Set a Remote, UpdatedAt and what else suits you. Inventory levels and orders are refused with ErrNotForCaching.
+// A LoadMany gets keys of several shops if GetMany does.
 //
 //	cfg, err := shopify.CacheConfig(shopify.CacheVariants, func(v Variant) []string { return []string{shopify.Subject(v.Product.ID)} })
 //	cfg.Remote = rediscache.New(rdb, rediscache.Config{})

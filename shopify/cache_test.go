@@ -24,6 +24,10 @@ func TestSubjectOfAGID(t *testing.T) {
 		"product/1":                                       "product/1",
 	} {
 		require.Equal(t, want, shopify.Subject(gid))
+		if gid, ok := strings.CutPrefix(gid, "gid://"); ok {
+			gid, _, _ = strings.Cut(gid, "?")
+			require.Equal(t, "gid://"+gid, shopify.CacheKey{Subject: want}.GID())
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/breakwater-go/breakwater/webhook"
@@ -103,6 +104,7 @@ type Sender struct {
 	cfg         Config
 	client      *http.Client
 	slots       chan struct{}
+	planned     atomic.Uint64 // deliveries: choices differ from Send to Send
 }
 
 // NewSender makes a Sender. It fails if a share is not within 0 and 1 or a number is negative.
@@ -172,8 +174,9 @@ type plan struct {
 
 func (s *Sender) plan(deliveries []Outgoing, ledger *Ledger) []*plan {
 	plans := make([]*plan, len(deliveries))
+	first := s.planned.Add(uint64(len(deliveries))) - uint64(len(deliveries))
 	for i, o := range deliveries {
-		rng := rand.New(rand.NewPCG(s.cfg.Seed, uint64(i)))
+		rng := rand.New(rand.NewPCG(s.cfg.Seed, first+uint64(i)))
 		plans[i] = &plan{
 			at: o.At, d: Fill(o.Delivery), rng: rng,
 			dup: rng.Float64() < s.cfg.Duplicate, slow: rng.Float64() < s.cfg.Slow, cut: rng.Float64() < s.cfg.Cut,
