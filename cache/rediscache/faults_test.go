@@ -189,6 +189,8 @@ func TestAFlushDuringAFillDoesNotAdmitIt(t *testing.T) {
 		s.set("new")
 		require.NoError(t, b.Invalidate(t.Context(), "k"))
 		require.NoError(t, client.FlushAll(t.Context()).Err())
+		_, err := b.store.Get(t.Context(), "test", []cache.Key{{ID: "k"}}, 0) // and it begins anew
+		require.NoError(t, err)
 		free()
 		wg.Wait()
 		require.Equal(t, "new", b.get(t, "k"))
