@@ -35,8 +35,12 @@ func (e *entry[V]) trusted(now, lag int64) bool {
 
 func (e *entry[V]) fresh(now, lag int64) bool { return now < e.until && e.trusted(now, lag) }
 
-// place is about what an entry takes besides its value: itself, its node in otter, its place in the maps.
-const place = 400
+// What an entry takes besides its value, about: itself and its node in otter; being found by its name, with a Remote; each tag besides its text, if no other entry has it.
+const (
+	place  = 300
+	named  = 120
+	tagged = 350
+)
 
 // after is a time that may be for ever.
 func after(now int64, d time.Duration) int64 {
@@ -101,11 +105,11 @@ func (c *Cache[K, V]) weigh(key K, e *entry[V], encoded int) {
 	for _, t := range e.tags {
 		size += len(t) + tagged
 	}
+	if c.index.names != nil {
+		size += named
+	}
 	e.weight = uint32(min(place+len(e.name.Scope)+len(e.name.ID)+max(size, 0), math.MaxUint32))
 }
-
-// tagged is what a tag of an entry takes besides its text.
-const tagged = 100
 
 // index finds the entries in memory that an invalidation concerns. Its lock is taken under otter's, and never the other way round.
 type index[K comparable, V any] struct {

@@ -56,6 +56,9 @@ sqlite=$(cd examples && GOWORK=off go list -m -f '{{.Path}}@{{.Version}}' modern
 	go build -o /dev/null .
 )
 
+step "test what the race detector would make too slow"
+go test -count=1 -run TenMillion ./cache
+
 step "test every module"
 mkdir -p .out
 log=.out/test.json
