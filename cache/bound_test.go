@@ -6,6 +6,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -35,17 +36,17 @@ func (nowhere) Fill(_ context.Context, _ string, fills []cache.Fill) ([]bool, er
 // TestMemoryStaysInsideItsBoundAtTenMillionRandomKeys goes by what the process has in use when all garbage is gone. The race detector would make it last for minutes: make test runs it without.
 func TestMemoryStaysInsideItsBoundAtTenMillionRandomKeys(t *testing.T) { //nolint:paralleltest // it measures the process's memory
 	const bound, batch = 64 << 20, 1000
-	for _, c := range []struct {
+	for _, c := range []struct { //nolint:paralleltest // as above
 		name string
 		keys int
 		cfg  cache.Config[uint64, string]
 	}{
 		{"one tier", 10_000_000, cache.Config[uint64, string]{}},
 		{"two tiers", 2_000_000, cache.Config[uint64, string]{Name: "test", Remote: nowhere{}}},
-		{"a tag of its own each", 2_000_000, cache.Config[uint64, string]{Tags: func(k uint64, _ string) []string { return []string{time.Duration(k).String()} }}},
+		{"a tag of its own each", 2_000_000, cache.Config[uint64, string]{Tags: func(k uint64, _ string) []string { return []string{strconv.FormatUint(k, 10)} }}},
 		{"tags in common", 2_000_000, cache.Config[uint64, string]{Tags: func(k uint64, _ string) []string { return []string{"all", string(rune('a' + k%26))} }}},
 	} {
-		t.Run(c.name, func(t *testing.T) { //nolint:paralleltest // as above
+		t.Run(c.name, func(t *testing.T) {
 			value := strings.Repeat("x", 100)
 			c.cfg.MaxBytes, c.cfg.MaxBatch, c.cfg.SizeOf = bound, batch, func(_ uint64, v string) int { return len(v) }
 			c.cfg.LoadMany = func(_ context.Context, keys []uint64) (map[uint64]string, error) {

@@ -1,5 +1,12 @@
 package rediscache
 
+import (
+	"context"
+	"strings"
+
+	"github.com/breakwater-go/breakwater/cache"
+)
+
 // Remembered is how many invalidations a partition remembers.
 const Remembered = remembered
 
@@ -18,3 +25,34 @@ func (s *Store) Listens() bool {
 	}
 	return true
 }
+
+// Parse reads b as everything that comes from Redis.
+func Parse(b string) {
+	unpack(b)
+	split(b)
+	parseMeta(b)
+	untarget(b)
+	place([]any{b, b})
+}
+
+// RoundTrip packs an entry and unpacks it, with markers of a generation for each of its tags.
+func RoundTrip(f *cache.Fill) (value []byte, tags []string, notFound, ok bool) {
+	prefix, rest := packed(f)
+	gens := strings.Repeat("12345678", 3+len(f.Tags))
+	u, ok := unpack(prefix + gens + rest)
+	return u.value, u.tags, u.notFound, ok
+}
+
+// Untarget reads what an invalidation is called.
+func Untarget(name string, inv cache.Invalidation) (string, cache.Invalidation, bool) {
+	return untarget(target(name, inv.Kind, inv.Scope, inv.ID))
+}
+
+// Told joins and splits a message.
+func Told(target, version string) (string, string, int) {
+	all := split(join([]told{{target, version}, {version, target}}))
+	return all[0].target, all[1].target, len(all)
+}
+
+// Hear takes a message of a partition.
+func (s *Store) Hear(ctx context.Context, payload string) { s.lines[0].parts[0].hear(ctx, payload) }

@@ -36,6 +36,7 @@ func TestManagedRedis(t *testing.T) {
 		client := redis.NewClient(&redis.Options{Addr: s.Addr, Username: user, Password: "secret"})
 		t.Cleanup(func() { require.NoError(t, client.Close()) })
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			cachetest.Run(t, cachetest.Config{New: func(t *testing.T) func() cache.Remote {
 				t.Helper()
 				return processes(t, client, rediscache.Config{Timeout: 10 * time.Second})
