@@ -152,6 +152,7 @@ func (c *Cache[K, V]) guard(fs []*flight[K, V], do func()) {
 		}
 		for _, f := range fs {
 			c.failed(f, err)
+			c.drop(context.Background(), f)
 		}
 	}()
 	do()
@@ -295,7 +296,7 @@ func (c *Cache[K, V]) take(ctx context.Context, f *flight[K, V], a *Answer, read
 	c.keepIn(f, e)
 	c.end(f, e, nil)
 	renew := a.Busy == 0 && c.flights[f.name] == nil
-	next := &flight[K, V]{key: f.key, name: f.name, began: now, order: f.order, refresh: true, done: make(chan struct{}), read: true, mark: f.mark, lease: f.lease, claim: f.claim}
+	next := &flight[K, V]{key: f.key, name: f.name, began: now, order: c.told.order, refresh: true, done: make(chan struct{}), read: true, mark: f.mark, lease: f.lease, claim: f.claim}
 	if renew {
 		c.flights[f.name] = next
 	}
@@ -396,16 +397,20 @@ func (c *Cache[K, V]) land(ctx context.Context, begin int64, keep *atomic.Bool, 
 			entries[i] = c.entry(f, l.v, nil, begin, ttl, ttl+c.keep)
 		}
 		e, fresh := entries[i], ttl-took
-		e.kept = fresh > 0 && keep.Load()
-		switch fill, err := c.filling(f, e, fresh, notFound); {
-		case !e.kept || err != nil:
+		if e.kept = fresh > 0 && keep.Load(); e.kept && c.isVoid(f) {
+			e.kept = false
+			c.refused(f)
+		}
+		if !e.kept {
 			c.drop(ctx, f)
-			c.weigh(f.key, e, 0)
+			continue
+		}
+		fill, err := c.filling(f, e, fresh, notFound)
+		switch c.weigh(f.key, e, len(fill.Value)); {
+		case err != nil:
+			c.drop(ctx, f)
 		case f.read:
 			fills, filled = append(fills, fill), append(filled, i)
-			c.weigh(f.key, e, len(fill.Value))
-		default:
-			c.weigh(f.key, e, 0)
 		}
 	}
 	if len(fills) > 0 {
@@ -424,6 +429,12 @@ func (c *Cache[K, V]) land(ctx context.Context, begin int64, keep *atomic.Bool, 
 			c.finish(l.f, e, nil)
 		}
 	}
+}
+
+func (c *Cache[K, V]) isVoid(f *flight[K, V]) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return f.void || f.over
 }
 
 // filling is what the Remote gets of an entry.
