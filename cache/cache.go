@@ -29,7 +29,7 @@ type Config[K comparable, V any] struct {
 	Name string
 	// Key is the Key of a key: who owns it (the shop), and what it is. nil takes K's CacheKey method, or a string or integer as the ID. Keys that differ must have Keys that differ.
 	Key func(key K) Key
-	// Tags are the names by which an entry can be invalidated besides its key, within its scope: a variant's product, a product's collections. For what does not exist it is called with the zero V.
+	// Tags are the names by which an entry can be invalidated besides its key, within its scope, 1,000 at most over rediscache: a variant's product, a product's collections. For what does not exist it is called with the zero V.
 	Tags func(key K, value V) []string
 	// UpdatedAt is when a value was last changed, by the word of its source (Shopify's updated_at). With it an invalidation that carries a time keeps older values out, and an older load does not replace a newer
 	// one. A zero time is the oldest.
@@ -45,10 +45,10 @@ type Config[K comparable, V any] struct {
 	NegativeTTL time.Duration
 	// StaleWhileRevalidate is for how long after TTL a value is still served while it is loaded again in the background; 0 means that it is not.
 	StaleWhileRevalidate time.Duration
-	// StaleIfError is for how long after TTL a value is served if its load fails; 0 means that it is not. After a failure the next load comes a second later at the earliest.
+	// StaleIfError is for how long after TTL a value is served if its load fails; 0 means that it is not. After a failure the next load comes a second later at the earliest, where the value is in memory.
 	StaleIfError time.Duration
 
-	// LoadTimeout is how long a load may take; 0 means 30 s. Its context ends then, and those who wait get ErrLoadTimeout, though it does not return; what it brings later is dropped.
+	// LoadTimeout is how long a load may take, or all those of a GetMany together; 0 means 30 s. Its context ends then, and those who wait get ErrLoadTimeout, though it does not return; what it brings later is dropped.
 	LoadTimeout time.Duration
 	// LoadMany loads several keys at once, for GetMany; keys that are not in its result do not exist. nil loads one by one, 16 at once. It must return what the cache's loader does.
 	LoadMany func(ctx context.Context, keys []K) (map[K]V, error)
@@ -185,8 +185,13 @@ func (cfg *Config[K, V]) complete() (err error) {
 			return fmt.Errorf("cache: New: Config.%s is %v; want 0 to %v", d.name, *d.v, longest)
 		}
 	}
-	if cfg.MaxLag < time.Millisecond {
-		return fmt.Errorf("cache: New: Config.MaxLag is %v; want at least 1ms", cfg.MaxLag)
+	switch {
+	case cfg.MaxLag < 10*time.Millisecond:
+		return fmt.Errorf("cache: New: Config.MaxLag is %v; want at least 10ms", cfg.MaxLag)
+	case cfg.Fleet >= cfg.LoadTimeout:
+		return fmt.Errorf("cache: New: Config.Fleet is %v; want less than LoadTimeout, %v, or who waits for a process that died has no time left to load", cfg.Fleet, cfg.LoadTimeout)
+	case cfg.Remote == nil && cfg.LocalTTL < cfg.TTL:
+		return fmt.Errorf("cache: New: Config.LocalTTL is %v, less than TTL, %v, and there is no Remote to ask then; set TTL", cfg.LocalTTL, cfg.TTL)
 	}
 	if cfg.MaxBytes == 0 {
 		cfg.MaxEntries = cmp.Or(cfg.MaxEntries, defaultEntries)
@@ -272,7 +277,13 @@ func (c *Cache[K, V]) slow(ctx context.Context, key K, anew bool) (V, error) {
 	if e != nil {
 		return c.out(e)
 	}
-	return c.wait(ctx, f)
+	v, err := c.wait(ctx, f)
+	if err != nil && f.anew && !anew {
+		if e := c.fallback(key); e != nil {
+			return c.out(e)
+		}
+	}
+	return v, err
 }
 
 // GetMany returns the values of keys, what is missing in one question to the Remote and in as few calls of Config.LoadMany as it takes. Keys that do not exist are not in the result. If some fail, the error joins theirs, and

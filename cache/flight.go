@@ -20,14 +20,17 @@ type flight[K comparable, V any] struct {
 	mark  Mark
 	lease *Lease
 	claim uint64
+	stamp uint64
 	stale *entry[V] // what the Remote had
 
 	// Under Cache.mu.
 	refresh bool   // nobody waits: there is something stale that is served meanwhile
+	asked   bool   // it has put its question to the Remote
 	read    bool   // the Remote has answered: mark is known
 	told    Mark   // the latest notice that came before
 	order   uint64 // what had been told of tags when it began
 	void    bool
+	alone   bool // another has taken its place: nobody can tell it what becomes invalid, and it keeps nothing in memory
 	over    bool
 
 	done chan struct{}
@@ -60,7 +63,8 @@ func (c *Cache[K, V]) join(ctx context.Context, key K, anew bool) (e *entry[V], 
 		e = nil
 	}
 	f = c.flights[name]
-	if f != nil && !anew && c.current(f, now) {
+	if f != nil && (!anew || !f.asked && !f.read) && c.current(f, now) {
+		f.anew = f.anew || anew
 		if e == nil {
 			f.refresh = false
 			c.counts.shared.Add(1)
@@ -72,7 +76,7 @@ func (c *Cache[K, V]) join(ctx context.Context, key K, anew bool) (e *entry[V], 
 	}
 	f = &flight[K, V]{key: key, name: name, anew: anew, began: now, order: c.told.order, refresh: e != nil, done: make(chan struct{})}
 	if old := c.flights[name]; old != nil {
-		old.void = true // nobody can tell it any more what becomes invalid
+		old.alone = true
 	}
 	c.flights[name] = f
 	return e, f, true
@@ -107,6 +111,15 @@ func (c *Cache[K, V]) wait(ctx context.Context, f *flight[K, V]) (V, error) {
 		return none, f.err
 	}
 	return c.out(f.out)
+}
+
+// fallback is what may be served though a load has failed that was not to look at it.
+func (c *Cache[K, V]) fallback(key K) *entry[V] {
+	if e := c.peek(key); e != nil && e.trusted(sinceBegan(), c.lag) && sinceBegan() < e.sie {
+		c.counts.stale.Add(1)
+		return e
+	}
+	return nil
 }
 
 // finish ends a flight for those who wait, once.
@@ -160,6 +173,11 @@ func (c *Cache[K, V]) ask(ctx context.Context, fs []*flight[K, V]) (missing []*f
 		for i, f := range fs {
 			keys[i] = f.name
 		}
+		c.mu.Lock()
+		for _, f := range fs {
+			f.asked = true
+		}
+		c.mu.Unlock()
 		read := sinceBegan()
 		answers, err := c.cfg.Remote.Get(ctx, c.cfg.Name, keys, c.cfg.Fleet)
 		if err != nil {
@@ -178,6 +196,7 @@ func (c *Cache[K, V]) ask(ctx context.Context, fs []*flight[K, V]) (missing []*f
 			case c.take(ctx, f, a, read):
 			case a.Busy > 0 && c.leave(f):
 			case a.Busy > 0 && time.Since(begin) < c.cfg.Fleet+time.Second:
+				c.unread(f)
 				again, wait = append(again, f), pause/2+rand.N(pause)
 			default:
 				missing = append(missing, f)
@@ -197,6 +216,13 @@ func (c *Cache[K, V]) ask(ctx context.Context, fs []*flight[K, V]) (missing []*f
 			return nil // the flights have ended
 		}
 	}
+}
+
+// unread has a flight wait for another answer: what is invalidated until then is in that.
+func (c *Cache[K, V]) unread(f *flight[K, V]) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f.read, f.told = false, Mark{}
 }
 
 // leave ends a flight that nobody waits for: another process loads the key.
@@ -224,10 +250,10 @@ func (c *Cache[K, V]) answered(ctx context.Context, f *flight[K, V], a *Answer) 
 	c.mu.Lock()
 	current := f.told == Mark{} || a.Mark.Covers(f.told)
 	f.asks++
-	f.void = f.void || !current && f.asks == maxAsks
+	f.void = f.void || !current && f.asks >= maxAsks
 	void, taken := f.void, current || f.void
 	if taken {
-		f.read, f.mark, f.lease, f.claim = true, a.Mark, a.Lease, a.Claim
+		f.read, f.mark, f.lease, f.claim, f.stamp = true, a.Mark, a.Lease, a.Claim, a.Stamp
 	}
 	c.mu.Unlock()
 	if void {
@@ -270,7 +296,7 @@ func (c *Cache[K, V]) take(ctx context.Context, f *flight[K, V], a *Answer, read
 	c.keepIn(f, e)
 	c.end(f, e, nil)
 	renew := a.Busy == 0 && c.flights[f.name] == nil
-	next := &flight[K, V]{key: f.key, name: f.name, began: now, order: c.told.order, refresh: true, done: make(chan struct{}), read: true, mark: f.mark, lease: f.lease, claim: f.claim}
+	next := &flight[K, V]{key: f.key, name: f.name, began: now, order: c.told.order, refresh: true, done: make(chan struct{}), read: true, mark: f.mark, lease: f.lease, claim: f.claim, stamp: f.stamp}
 	if renew {
 		c.flights[f.name] = next
 	}
@@ -287,6 +313,9 @@ func (c *Cache[K, V]) take(ctx context.Context, f *flight[K, V], a *Answer, read
 func (c *Cache[K, V]) failed(f *flight[K, V], err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if f.over {
+		return
+	}
 	now := sinceBegan()
 	e := c.peek(f.key)
 	if f.anew || e == nil || now >= e.sie || !e.trusted(now, c.lag) {
@@ -308,14 +337,14 @@ func (c *Cache[K, V]) failed(f *flight[K, V], err error) {
 func (c *Cache[K, V]) put(f *flight[K, V], e *entry[V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.keepIn(f, e) {
+	if !f.over && !f.alone && !c.keepIn(f, e) {
 		c.refused(f)
 	}
 }
 
 // keepIn says whether nothing has invalidated e since its flight began. If so, it keeps it in memory.
 func (c *Cache[K, V]) keepIn(f *flight[K, V], e *entry[V]) bool {
-	if f.void || f.over || c.told.concerns(f.order, e.mark, e.name.Scope, e.tags) || c.outdated(f.key, e) {
+	if f.void || f.alone || f.over || c.told.concerns(f.order, e.mark, e.name.Scope, e.tags) || c.outdated(f.key, e) {
 		return false
 	}
 	if c.local != nil {
@@ -332,5 +361,5 @@ func (c *Cache[K, V]) outdated(key K, e *entry[V]) bool {
 	}
 	floor, _ := c.floors.GetIfPresent(e.name)
 	there := c.peek(key)
-	return e.version < floor || e.err == nil && there != nil && e.version < there.version
+	return e.version < floor || e.err == nil && there != nil && e.version < there.version && sinceBegan() < max(there.until, there.swr, there.sie)
 }

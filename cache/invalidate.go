@@ -120,8 +120,11 @@ func (c *Cache[K, V]) invalid(n Notice) {
 	switch n.Kind {
 	case OfKey:
 		name := Key{n.Scope, n.ID}
-		if c.floors != nil && n.Version > 0 {
-			if floor, _ := c.floors.GetIfPresent(name); n.Version > floor {
+		if c.floors != nil {
+			switch floor, _ := c.floors.GetIfPresent(name); {
+			case n.Version == 0:
+				c.floors.Invalidate(name)
+			case n.Version > floor:
 				c.floors.Set(name, n.Version)
 			}
 		}

@@ -19,6 +19,9 @@ func (c *Cache[K, V]) loadAll(ctx context.Context, fs []*flight[K, V]) {
 		c.loadOne(ctx, fs[0])
 	case c.cfg.LoadMany != nil:
 		for batch := range slices.Chunk(fs, c.cfg.MaxBatch) {
+			if ctx.Err() != nil {
+				return // the flights have ended
+			}
 			c.guard(batch, func() { c.loadBatch(ctx, batch) })
 		}
 	default:
@@ -26,6 +29,9 @@ func (c *Cache[K, V]) loadAll(ctx context.Context, fs []*flight[K, V]) {
 		places := make(chan struct{}, loadsAtOnce)
 		for _, f := range fs {
 			places <- struct{}{}
+			if ctx.Err() != nil {
+				break
+			}
 			wg.Go(func() {
 				defer func() { <-places }()
 				c.loadOne(ctx, f)
@@ -58,9 +64,12 @@ func (c *Cache[K, V]) loadBatch(ctx context.Context, fs []*flight[K, V]) {
 	out := make([]loaded[K, V], len(fs))
 	for i, f := range fs {
 		v, ok := values[f.key]
-		if err == nil && !ok {
+		switch {
+		case ok:
+			out[i] = loaded[K, V]{f, v, nil}
+		case err == nil:
 			out[i] = loaded[K, V]{f, v, ErrNotFound}
-		} else {
+		default:
 			out[i] = loaded[K, V]{f, v, err}
 		}
 	}
@@ -81,39 +90,12 @@ func (c *Cache[K, V]) land(ctx context.Context, begin int64, keep *atomic.Bool, 
 	var fills []Fill
 	var filled []int
 	for i, l := range all {
-		f, notFound := l.f, errors.Is(l.err, ErrNotFound)
-		c.counts.loaded(l.err, notFound)
-		if c.cfg.Hooks.Loaded != nil {
-			c.cfg.Hooks.Loaded(f.name, took, l.err)
-		}
-		if l.err != nil && !notFound {
-			c.drop(ctx, f)
-			c.failed(f, l.err)
-			continue
-		}
-		ttl := c.ttl(notFound)
-		if notFound {
-			l.err = &keyError{c.cfg.Name, f.name, l.err}
-			entries[i] = c.entry(f, l.v, l.err, begin, ttl, ttl)
-		} else {
-			entries[i] = c.entry(f, l.v, nil, begin, ttl, ttl+c.keep)
-		}
-		e, fresh := entries[i], ttl-took
-		if e.kept = fresh > 0 && keep.Load(); e.kept && c.isVoid(f) {
-			e.kept = false
-			c.refused(f)
-		}
-		if !e.kept {
-			c.drop(ctx, f)
-			continue
-		}
-		fill, err := c.filling(f, e, fresh, notFound)
-		switch c.weigh(f.key, e, len(fill.Value)); {
-		case err != nil:
-			c.drop(ctx, f)
-		case f.read:
-			fills, filled = append(fills, fill), append(filled, i)
-		}
+		c.guard([]*flight[K, V]{l.f}, func() { // what is wrong with one value is not with the others
+			e, fill := c.landed(ctx, begin, took, keep, l)
+			if entries[i] = e; fill != nil {
+				fills, filled = append(fills, *fill), append(filled, i)
+			}
+		})
 	}
 	if len(fills) > 0 {
 		for n, kept := range c.fill(ctx, fills) {
@@ -133,15 +115,51 @@ func (c *Cache[K, V]) land(ctx context.Context, begin int64, keep *atomic.Bool, 
 	}
 }
 
+// landed makes an entry of what was loaded, and what the Remote gets of it, if that is to keep it. A load that failed ends its flight.
+func (c *Cache[K, V]) landed(ctx context.Context, begin int64, took time.Duration, keep *atomic.Bool, l loaded[K, V]) (e *entry[V], out *Fill) {
+	f, notFound := l.f, errors.Is(l.err, ErrNotFound)
+	c.counts.loaded(l.err, notFound)
+	if c.cfg.Hooks.Loaded != nil {
+		c.cfg.Hooks.Loaded(f.name, took, l.err)
+	}
+	ttl := c.ttl(notFound)
+	switch {
+	case notFound:
+		e = c.entry(f, l.v, &keyError{c.cfg.Name, f.name, l.err}, begin, ttl, ttl)
+	case l.err != nil:
+		c.drop(ctx, f)
+		c.failed(f, l.err)
+		return nil, nil
+	default:
+		e = c.entry(f, l.v, nil, begin, ttl, ttl+c.keep)
+	}
+	if e.kept = ttl > took && keep.Load(); e.kept && c.isVoid(f) {
+		e.kept = false
+		c.refused(f)
+	}
+	if !e.kept {
+		c.drop(ctx, f)
+		return e, nil
+	}
+	fill, err := c.filling(f, e, ttl, notFound)
+	switch c.weigh(f.key, e, len(fill.Value)); {
+	case err != nil:
+		c.drop(ctx, f)
+	case f.read:
+		return e, &fill
+	}
+	return e, nil
+}
+
 func (c *Cache[K, V]) isVoid(f *flight[K, V]) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return f.void || f.over
+	return f.void
 }
 
 // filling is what the Remote gets of an entry.
-func (c *Cache[K, V]) filling(f *flight[K, V], e *entry[V], fresh time.Duration, notFound bool) (Fill, error) {
-	fill := Fill{Key: f.name, Mark: f.mark, Claim: f.claim, NotFound: notFound, Tags: e.tags, Version: e.version, Fresh: fresh, Keep: fresh}
+func (c *Cache[K, V]) filling(f *flight[K, V], e *entry[V], ttl time.Duration, notFound bool) (Fill, error) {
+	fill := Fill{Key: f.name, Mark: f.mark, Stamp: f.stamp, Claim: f.claim, NotFound: notFound, Tags: e.tags, Version: e.version, Fresh: ttl, Keep: ttl}
 	if !f.read || notFound {
 		return fill, nil
 	}

@@ -47,7 +47,7 @@ type memoryEntry struct {
 	Fill
 
 	seq uint64
-	at  time.Time
+	end time.Time // of Keep
 }
 
 type memoryClaim struct {
@@ -129,10 +129,10 @@ func (m *Memory) Get(ctx context.Context, name string, keys []Key, claim time.Du
 	out := make([]Answer, len(keys))
 	for i, key := range keys {
 		t := target{OfKey, name, key.Scope, key.ID}
-		a := Answer{Mark: Mark{s.epoch, s.seq}, Lease: s.lease}
-		if e := s.entries[t]; e != nil && !s.void(t, e.Tags, e.seq) && now.Sub(e.at) < e.Keep {
-			age := now.Sub(e.at)
-			a.Found, a.Value, a.NotFound, a.Fresh, a.Rest = true, e.Value, e.NotFound, e.Fresh-age, e.Keep-age
+		a := Answer{Mark: Mark{s.epoch, s.seq}, Lease: s.lease, Stamp: uint64(now.UnixNano())}
+		if e := s.entries[t]; e != nil && !s.void(t, e.Tags, e.seq) && now.Before(e.end) {
+			rest := e.end.Sub(now)
+			a.Found, a.Value, a.NotFound, a.Fresh, a.Rest = true, e.Value, e.NotFound, rest-(e.Keep-e.Fresh), rest
 		}
 		if claim > 0 && a.Fresh <= 0 {
 			if rest := s.claims[t].end.Sub(now); rest > 0 {
@@ -163,24 +163,25 @@ func (m *Memory) Fill(ctx context.Context, name string, fills []Fill) ([]bool, e
 	s := m.lock()
 	defer s.mu.Unlock()
 	kept := make([]bool, len(fills))
+	now := time.Now()
 	for i, f := range fills {
 		t := target{OfKey, name, f.Key.Scope, f.Key.ID}
 		if f.Claim != 0 && s.claims[t].id == f.Claim {
 			delete(s.claims, t)
 		}
-		e := s.entries[t]
+		e, begin := s.entries[t], time.Unix(0, int64(f.Stamp))
 		switch {
-		case f.Drop, f.Mark.Epoch != s.epoch, s.void(t, f.Tags, f.Mark.Seq), f.Fresh <= 0, f.Version < s.last[t].version:
-		case !f.NotFound && e != nil && f.Version < e.Version && !s.void(t, e.Tags, e.seq) && time.Since(e.at) < e.Keep:
+		case f.Drop, f.Mark.Epoch != s.epoch, s.void(t, f.Tags, f.Mark.Seq), !begin.Add(f.Fresh).After(now), f.Version < s.last[t].version:
+		case !f.NotFound && e != nil && f.Version < e.Version && !s.void(t, e.Tags, e.seq) && now.Before(e.end):
 		default:
 			kept[i] = true
 			f.Value, f.Tags = slices.Clone(f.Value), slices.Clone(f.Tags)
-			s.entries[t] = &memoryEntry{f, f.Mark.Seq, time.Now()}
+			s.entries[t] = &memoryEntry{f, f.Mark.Seq, begin.Add(f.Keep)}
 		}
 	}
 	if len(s.entries) > s.sweep {
 		maps.DeleteFunc(s.entries, func(t target, e *memoryEntry) bool {
-			return s.void(t, e.Tags, e.seq) || time.Since(e.at) >= e.Keep
+			return s.void(t, e.Tags, e.seq) || !now.Before(e.end)
 		})
 		maps.DeleteFunc(s.claims, func(_ target, c memoryClaim) bool { return time.Now().After(c.end) })
 		s.sweep = 2*len(s.entries) + 1000
@@ -201,7 +202,11 @@ func (m *Memory) Invalidate(ctx context.Context, name string, what []Invalidatio
 	s.seq++
 	for _, inv := range what {
 		t := targetOf(name, inv)
-		s.last[t] = invalidated{s.seq, max(inv.Version, s.last[t].version)}
+		version := max(inv.Version, s.last[t].version)
+		if inv.Version == 0 {
+			version = 0
+		}
+		s.last[t] = invalidated{s.seq, version}
 		if inv.Kind == OfKey {
 			delete(s.entries, t)
 			delete(s.claims, t)

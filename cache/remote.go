@@ -16,7 +16,7 @@ type Remote interface {
 	Watch(name string, maxLag time.Duration, told func(Notice)) error
 
 	// Get answers for each key, in their order, in one round trip where it can. An entry is found only if nothing has invalidated it. With claim > 0, one caller in the fleet
-	// gets a key that is not found, or no longer fresh, Claimed; for others it is Busy until that is filled, given up, invalidated, or claim is over.
+	// gets a key that is not found, or no longer fresh, Claimed; for others it is Busy until that is filled, given up, or invalidated by its key, or claim is over.
 	Get(ctx context.Context, name string, keys []Key, claim time.Duration) ([]Answer, error)
 
 	// Fill keeps what was loaded after its Answer was given, and says for each fill whether it is kept. It is not if an invalidation of its key, scope, tags or name came after the Mark, or if that can't be told
@@ -49,6 +49,7 @@ type Answer struct {
 	Mark  Mark   // where the answer stands in the order of invalidations
 	Lease *Lease // what the first tier's trust in it rests on; nil if the Remote can't tell of invalidations
 
+	Stamp uint64        // when it was given, by the Remote's clock and in its unit; passed on to Fill
 	Claim uint64        // not 0: the caller has it, and passes it on to Fill
 	Busy  time.Duration // > 0: another loads it, for at most so long
 }
@@ -57,6 +58,7 @@ type Answer struct {
 type Fill struct {
 	Key   Key
 	Mark  Mark   // of the Answer before the load
+	Stamp uint64 // of that Answer
 	Claim uint64 // of that Answer
 	Drop  bool   // there is nothing to keep: only the claim ends
 
@@ -64,8 +66,8 @@ type Fill struct {
 	NotFound bool
 	Tags     []string // in the key's scope
 	Version  Version
-	Fresh    time.Duration // > 0 for those that are kept
-	Keep     time.Duration // at least Fresh
+	Fresh    time.Duration // from when the Answer was given
+	Keep     time.Duration // the same; at least Fresh
 }
 
 // Kind is what an Invalidation is of.
@@ -87,7 +89,7 @@ type Invalidation struct {
 	Kind    Kind
 	Scope   string
 	ID      string  // the key's ID, or the tag
-	Version Version // OfKey: fills that are older are not kept either
+	Version Version // OfKey: fills that are older are not kept either; 0 allows any again
 }
 
 // Notice tells of an invalidation.
@@ -101,7 +103,7 @@ type Notice struct {
 type Version uint64
 
 func version(t time.Time) Version {
-	if t.IsZero() {
+	if t.Year() < 1700 || t.Year() > 2200 { // the zero time, and what nanoseconds can't say
 		return 0
 	}
 	return Version(t.UnixNano()) ^ 1<<63 // the sign turned, so that unsigned numbers have the order of times

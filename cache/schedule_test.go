@@ -160,7 +160,7 @@ func runSchedule(t *testing.T, seed uint64) (refused uint64) {
 			cfg.Remote = &gated{Memory: store.Peer(), w: w, s: w.s, name: name, p: p}
 		}
 		if shape == 2 {
-			cfg.Fleet = time.Hour
+			cfg.Fleet, cfg.LoadTimeout = time.Hour, 2*time.Hour
 		}
 		if shape == 0 { // one tier: both are the same process
 			cfg.Remote, cfg.NoLocal = nil, false

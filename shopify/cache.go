@@ -179,7 +179,7 @@ func (k CacheKind) stale(shop, subject string, at time.Time) (out cache.Stale[Ca
 	if kind == "shop" {
 		subject = "shop" // of which there is one
 	}
-	if kind == p.subject {
+	if kind != "" && kind == p.subject {
 		out.Keys, out.UpdatedAt = []CacheKey{{shop, subject}}, at
 	}
 	if slices.Contains(p.tags, kind) {

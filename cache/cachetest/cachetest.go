@@ -145,7 +145,7 @@ func (r *rig) missing(ctx context.Context, p *process, id string) error {
 // fill is a fill that begins now.
 func (r *rig) fill(ctx context.Context, p *process, id, value string, tags ...string) (cache.Fill, error) {
 	a, err := r.ask(ctx, p, id, 0)
-	return cache.Fill{Key: r.key(id), Mark: a.Mark, Value: []byte(value), Tags: tags, Fresh: long, Keep: long}, err
+	return cache.Fill{Key: r.key(id), Mark: a.Mark, Stamp: a.Stamp, Value: []byte(value), Tags: tags, Fresh: long, Keep: long}, err
 }
 
 // land fills, and expects it to be kept or not.

@@ -134,6 +134,7 @@ func TestBrokenTiersAreCaught(t *testing.T) {
 		"forgets versions":       {without(func(_ *broken, f *cache.Fill) { f.Version = 1<<64 - 1 }), "OlderVersionsAreNotKept"},
 		"forgets claims' ends":   {without(func(_ *broken, f *cache.Fill) { f.Claim = 0 }), "ClaimEndsWithItsFill"},
 		"keeps for ever":         {without(func(_ *broken, f *cache.Fill) { f.Fresh, f.Keep = 24*time.Hour, 24*time.Hour }), "EntriesGrowStaleAndEnd"},
+		"begins when it comes":   {without(func(_ *broken, f *cache.Fill) { f.Stamp = uint64(time.Now().UnixNano()) }), "FillThatComesLateEndsWhenItWouldHave"},
 		"keeps nothing stale":    {without(func(_ *broken, f *cache.Fill) { f.Keep = f.Fresh }), "StaleEntryIsClaimed"},
 		"forgets what is absent": {without(func(_ *broken, f *cache.Fill) { f.NotFound = false }), "WhatIsFilledIsFoundByAll"},
 		"cuts values at a NUL": {without(func(_ *broken, f *cache.Fill) {

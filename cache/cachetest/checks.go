@@ -22,6 +22,7 @@ var checks = []check{
 	{"WhatIsFilledIsFoundByAll", filled},
 	{"AnswersStandInTheOrderOfKeys", order},
 	{"EntriesGrowStaleAndEnd", ends},
+	{"FillThatComesLateEndsWhenItWouldHave", late},
 	{"WhatIsInvalidIsNotFound", invalid},
 	{"InvalidationsLeaveOthersAlone", others},
 	{"FillThatBeganBeforeAnInvalidationIsNotKept", void},
@@ -90,7 +91,7 @@ func order(ctx context.Context, r *rig) error {
 			want[i] = ""
 			continue
 		}
-		fills = append(fills, cache.Fill{Key: keys[i], Mark: a.Mark, Value: []byte(want[i]), Tags: []string{"a", "b"}[:i%3], Fresh: long, Keep: long})
+		fills = append(fills, cache.Fill{Key: keys[i], Mark: a.Mark, Stamp: a.Stamp, Value: []byte(want[i]), Tags: []string{"a", "b"}[:i%3], Fresh: long, Keep: long})
 	}
 	kept, err := r.a.Fill(ctx, r.name, fills)
 	if err != nil || len(kept) != len(fills) || slices.Contains(kept, false) {
@@ -134,6 +135,26 @@ func ends(ctx context.Context, r *rig) error {
 	}
 	time.Sleep(2 * r.short)
 	return r.missing(ctx, r.b, "k")
+}
+
+func late(ctx context.Context, r *rig) error {
+	f, err := r.fill(ctx, r.a, "k", "v")
+	if err != nil {
+		return err
+	}
+	f.Fresh, f.Keep = 3*r.short, 4*r.short
+	tooLate := f
+	tooLate.Key = r.key("other")
+	time.Sleep(2 * r.short)
+	if err := r.land(ctx, r.a, f, true); err != nil {
+		return err
+	}
+	a, err := r.ask(ctx, r.b, "k", 0)
+	if err != nil || !a.Found || a.Fresh > r.short || a.Rest > 2*r.short {
+		return failed("half of its time after its load began: %+v, %w", a, orNil(err))
+	}
+	time.Sleep(r.short + r.short/2)
+	return all(r.land(ctx, r.a, tooLate, false), r.missing(ctx, r.b, "other"))
 }
 
 func invalid(ctx context.Context, r *rig) error {
@@ -261,7 +282,7 @@ func versions(ctx context.Context, r *rig) error {
 	err := all(
 		at(big+20), fill(big+19, false, false), fill(0, true, false), r.missing(ctx, r.a, "k"), fill(big+20, false, true), r.found(ctx, r.b, "k", "v"),
 		at(big+10), fill(big+19, false, false), fill(big+21, false, true),
-		at(0), fill(big+19, false, false), fill(big+300, false, true),
+		at(0), fill(big+19, false, true), fill(0, true, true),
 	)
 	if err != nil {
 		return err
@@ -286,7 +307,23 @@ func newer(ctx context.Context, r *rig) error {
 	if err != nil {
 		return err
 	}
-	return all(r.invalidate(ctx, r.a, cache.Invalidation{Kind: cache.OfScope, Scope: r.scope}), fill(2, "two", false, true), r.found(ctx, r.b, "k", "two"))
+	if err := all(r.invalidate(ctx, r.a, cache.Invalidation{Kind: cache.OfScope, Scope: r.scope}), fill(2, "two", false, true), r.found(ctx, r.b, "k", "two")); err != nil {
+		return err
+	}
+	// Nor is a newer one in its way that is not valid any more.
+	f, err := r.fill(ctx, r.a, "tagged", "nine", "tag")
+	if err != nil {
+		return err
+	}
+	f.Version = 9
+	if err := all(r.land(ctx, r.a, f, true), r.invalidate(ctx, r.a, cache.Invalidation{Kind: cache.OfTag, Scope: r.scope, ID: "tag"})); err != nil {
+		return err
+	}
+	if f, err = r.fill(ctx, r.a, "tagged", "eight", "tag"); err != nil {
+		return err
+	}
+	f.Version = 8
+	return all(r.land(ctx, r.a, f, true), r.found(ctx, r.b, "tagged", "eight"))
 }
 
 func oneClaims(ctx context.Context, r *rig) error {
@@ -350,7 +387,7 @@ func claimFill(ctx context.Context, r *rig) error {
 	if err := r.busy(ctx, r.b, "k"); err != nil {
 		return err
 	}
-	if err := r.land(ctx, r.a, cache.Fill{Key: r.key("k"), Mark: a.Mark, Claim: a.Claim, Value: []byte("v"), Fresh: long, Keep: long}, true); err != nil {
+	if err := r.land(ctx, r.a, cache.Fill{Key: r.key("k"), Mark: a.Mark, Stamp: a.Stamp, Claim: a.Claim, Value: []byte("v"), Fresh: long, Keep: long}, true); err != nil {
 		return err
 	}
 	if got, err := r.ask(ctx, r.b, "k", long); err != nil || !got.Found || got.Claim != 0 || got.Busy != 0 {
@@ -361,7 +398,7 @@ func claimFill(ctx context.Context, r *rig) error {
 		return err
 	}
 	err = all(r.invalidate(ctx, r.b, cache.Invalidation{Kind: cache.OfScope, Scope: r.scope}), r.busy(ctx, r.b, "void"),
-		r.land(ctx, r.a, cache.Fill{Key: r.key("void"), Mark: a.Mark, Claim: a.Claim, Value: []byte("v"), Fresh: long, Keep: long}, false))
+		r.land(ctx, r.a, cache.Fill{Key: r.key("void"), Mark: a.Mark, Stamp: a.Stamp, Claim: a.Claim, Value: []byte("v"), Fresh: long, Keep: long}, false))
 	if err != nil {
 		return err
 	}
@@ -409,7 +446,7 @@ func claimFreed(ctx context.Context, r *rig) error {
 		return err
 	}
 	// The first one's end is not the second one's.
-	return all(r.land(ctx, r.a, cache.Fill{Key: r.key("k"), Mark: a.Mark, Claim: a.Claim, Value: []byte("v"), Fresh: long, Keep: long}, false), r.busy(ctx, r.a, "k"))
+	return all(r.land(ctx, r.a, cache.Fill{Key: r.key("k"), Mark: a.Mark, Stamp: a.Stamp, Claim: a.Claim, Value: []byte("v"), Fresh: long, Keep: long}, false), r.busy(ctx, r.a, "k"))
 }
 
 func claimStale(ctx context.Context, r *rig) error {
@@ -532,7 +569,7 @@ func collide(ctx context.Context, r *rig) error {
 		if answers[0].Found {
 			return failed("%q has the entry of another, %q", p, answers[0].Value)
 		}
-		if kept, err := r.a.Fill(ctx, p.name, []cache.Fill{{Key: key[0], Mark: answers[0].Mark, Value: []byte(fmt.Sprint(i)), Tags: []string{p.id}, Fresh: long, Keep: long}}); err != nil || !kept[0] {
+		if kept, err := r.a.Fill(ctx, p.name, []cache.Fill{{Key: key[0], Mark: answers[0].Mark, Stamp: answers[0].Stamp, Value: []byte(fmt.Sprint(i)), Tags: []string{p.id}, Fresh: long, Keep: long}}); err != nil || !kept[0] {
 			return failed("Fill of %q: %w", p, orNil(err))
 		}
 		if answers, err = r.b.Get(ctx, p.name, key, 0); err != nil || string(answers[0].Value) != fmt.Sprint(i) {

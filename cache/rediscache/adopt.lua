@@ -5,10 +5,7 @@ if not m then
   m = { epoch = ARGV[1], seq = 0, floor = 0, run = ARGV[2] }
   write(KEYS[1], m)
 elseif ARGV[2] ~= '' and m.run ~= ARGV[2] then
-  if m.run ~= '' then
-    m.epoch, m.seq, m.floor = ARGV[1], m.seq + 1, m.seq + 1
-  end
-  m.run = ARGV[2]
+  m.epoch, m.seq, m.floor, m.run = ARGV[1], m.seq + 1, m.seq + 1, ARGV[2]
   write(KEYS[1], m)
 end
 return { m.epoch, string.format('%.0f', m.seq) }

@@ -10,8 +10,8 @@ import (
 	"github.com/breakwater-go/breakwater/cache"
 )
 
-// An entry is a prefix that scripts read (format, flags, number of tags, version), the epoch and the generations that it was made in (of its cache, its scope, each tag), and what only Go reads: for how long it is kept when it is stale,
-// the tags, the value.
+// An entry is a prefix that scripts read (format, flags, number of tags, version), the epoch and the generations that it was made in (of its cache, its scope, each tag), and what only Go reads: when it ends, by the
+// server's clock, for how long before that it is stale, the tags, the value.
 const (
 	format    = 1
 	prefixLen = 20
@@ -44,18 +44,22 @@ func packed(f *cache.Fill) (prefix, rest string) {
 	b.Write([]byte{format, flags, byte(len(f.Tags) >> 8), byte(len(f.Tags))}) //nolint:gosec // at most maxTags
 	b.WriteString(hexVersion(f.Version))
 	prefix = b.String()
-	out := binary.AppendUvarint(make([]byte, 0, 16+len(f.Value)), uint64(max(f.Keep-f.Fresh, 0)/time.Millisecond))
+	out := binary.AppendUvarint(make([]byte, 0, 24+len(f.Value)), f.Stamp+millis(f.Keep))
+	out = binary.AppendUvarint(out, millis(f.Keep-f.Fresh))
 	for _, t := range f.Tags {
 		out = append(binary.AppendUvarint(out, uint64(len(t))), t...)
 	}
 	return prefix, string(append(out, f.Value...))
 }
 
+func millis(d time.Duration) uint64 { return uint64(max(d, 0) / time.Millisecond) }
+
 // unpacked is an entry as Redis has it.
 type unpacked struct {
 	notFound bool
 	gens     []string // epoch, of all, of the scope, of each tag
 	tags     []string
+	end      uint64        // by the server's clock, in ms
 	stale    time.Duration // how long it is kept when it is not fresh any more
 	value    []byte
 }
@@ -74,6 +78,11 @@ func unpack(text string) (u unpacked, ok bool) {
 		u.gens, text = append(u.gens, text[:genLen]), text[genLen:]
 	}
 	b := []byte(text)
+	end, used := binary.Uvarint(b)
+	if used <= 0 {
+		return u, false
+	}
+	u.end, b = end, b[used:]
 	stale, used := binary.Uvarint(b)
 	if used <= 0 {
 		return u, false

@@ -50,7 +50,7 @@ func Untarget(name string, inv cache.Invalidation) (string, cache.Invalidation, 
 
 // Told joins and splits a message.
 func Told(target, version string) (string, string, int) {
-	all := split(join([]told{{target, version}, {version, target}}))
+	all, _ := split(join([]told{{target, version}, {version, target}}))
 	return all[0].target, all[1].target, len(all)
 }
 

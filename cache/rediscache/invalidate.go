@@ -114,7 +114,7 @@ func (p *part) run(ctx context.Context, all []told) (any, error) {
 	if _, ok := p.l.s.client.(*redis.ClusterClient); ok {
 		sharded = "1"
 	}
-	args := []any{nonce(), p.key("told"), sharded, remembered, rememberedFor.Milliseconds()}
+	args := []any{nonce(), p.channel(), sharded, remembered, rememberedFor.Milliseconds()}
 	for _, t := range all {
 		keys = append(keys, p.key(t.target)) // the entry, or the marker
 		if strings.HasPrefix(t.target, "e:") {
@@ -186,7 +186,11 @@ func (s *Store) Purge(ctx context.Context, name, scope string) error {
 		if err != nil {
 			return struct{}{}, err
 		}
-		match := glob.Replace(p.key(target(name, cache.OfKey, scope, ""))) + "*"
+		names := []any{target(name, cache.OfKey, scope, ""), target(name, cache.OfTag, scope, "")}
+		if _, err := purgeScript.Run(ctx, s.client, []string{p.key("meta"), p.key("log"), p.key("floors")}, names...); err != nil {
+			return struct{}{}, wrap("purge", err)
+		}
+		match := glob.Replace(p.prefix) + "[etc]" + glob.Replace(strings.TrimPrefix(target(name, cache.OfKey, scope, ""), "e")) + "*"
 		for cursor := uint64(0); ; {
 			keys, next, err := node.Scan(ctx, cursor, match, scanCount).Result()
 			if err != nil {

@@ -4,11 +4,14 @@ for i = 4, #KEYS do
 end
 local m = parse(redis.call('GET', KEYS[1])) or { epoch = ARGV[1], seq = 0, floor = 0, run = '' }
 mend(m, KEYS[2])
+if redis.call('EXISTS', KEYS[2]) == 0 then redis.call('DEL', KEYS[3]) end
 m.seq = m.seq + 1
 for i = 6, #ARGV - 1, 2 do
   redis.call('ZADD', KEYS[2], m.seq, ARGV[i])
   local floor = ARGV[i + 1]
-  if floor ~= '' and floor > (redis.call('HGET', KEYS[3], ARGV[i]) or '') then
+  if floor == '' then
+    redis.call('HDEL', KEYS[3], ARGV[i])
+  elseif floor > (redis.call('HGET', KEYS[3], ARGV[i]) or '') then
     redis.call('HSET', KEYS[3], ARGV[i], floor)
   end
 end
@@ -27,6 +30,6 @@ local seq = string.format('%.0f', m.seq)
 local message = m.epoch .. seq .. '\n' .. ARGV[#ARGV]
 local told = ARGV[3] ~= '' and redis.pcall('SPUBLISH', ARGV[2], message)
 if type(told) ~= 'number' then -- SPUBLISH came with Redis 7
-  redis.call('PUBLISH', ARGV[2], message)
+  redis.pcall('PUBLISH', ARGV[2], message) -- who may not is told of by the log
 end
 return { m.epoch, seq }

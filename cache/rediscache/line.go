@@ -32,6 +32,9 @@ var fillText string
 //go:embed invalidate.lua
 var invalidateText string
 
+//go:embed purge.lua
+var purgeText string
+
 //go:embed drop.lua
 var dropText string
 
@@ -40,6 +43,7 @@ var (
 	since          = redislua.New(prelude + sinceText)
 	fillScript     = redislua.New(prelude + fillText)
 	invalidateOnce = redislua.New(prelude + invalidateText)
+	purgeScript    = redislua.New(prelude + purgeText)
 	dropScript     = redislua.New(dropText)
 )
 
@@ -50,13 +54,15 @@ type line struct {
 	breaker *breaker.Breaker
 	own     string // a channel that only this process has
 	starts  sync.Once
-	warned  atomic.Bool // that the server does not say which one it is
+	faster  chan struct{} // a cache wants it to beat more often
+	warned  atomic.Bool   // that the server does not say which one it is
 
 	mu      sync.Mutex
 	hears   bool // a channel is there, and everything from before it was told
 	sharded bool // the channel is
 	heard   time.Time
 	channel *redis.PubSub
+	run     string          // of the server that is listened to
 	pending map[pend]unsure // invalidations that may not have been done
 	unsures uint64
 }
@@ -113,7 +119,7 @@ func (l *line) ask(ctx context.Context, do func(pipe redis.Pipeliner)) (who serv
 	listens, hears, sharded := l.channel != nil, l.hears, l.sharded
 	l.mu.Unlock()
 	var listeners *redis.MapStringIntCmd
-	var info *redis.StringCmd
+	var info, replication *redis.StringCmd
 	_, err = node.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		do(pipe)
 		switch {
@@ -123,7 +129,7 @@ func (l *line) ask(ctx context.Context, do func(pipe redis.Pipeliner)) (who serv
 			listeners = pipe.PubSubNumSub(ctx, l.own)
 		}
 		if !hears {
-			info = pipe.Info(ctx, "server")
+			info, replication = pipe.Info(ctx, "server"), pipe.Info(ctx, "replication")
 		}
 		return nil
 	})
@@ -135,7 +141,7 @@ func (l *line) ask(ctx context.Context, do func(pipe redis.Pipeliner)) (who serv
 	}
 	if info != nil {
 		who.asked = true
-		who.run, err = l.runOf(node, info, err)
+		who.run, err = l.runOf(node, info, replication, err)
 	}
 	if errors.Is(err, redis.Nil) {
 		err = nil
@@ -143,8 +149,8 @@ func (l *line) ask(ctx context.Context, do func(pipe redis.Pipeliner)) (who serv
 	return who, err
 }
 
-// runOf reads which server it is. err is the pipeline's.
-func (l *line) runOf(node *redis.Client, info *redis.StringCmd, err error) (string, error) {
+// runOf reads which server it is: its run_id, which is another after each start, and its master_replid, which is another after each promotion. err is the pipeline's.
+func (l *line) runOf(node *redis.Client, info, replication *redis.StringCmd, err error) (string, error) {
 	addr := node.Options().Addr
 	if e := info.Err(); redis.HasErrorPrefix(e, "NOPERM") || redis.HasErrorPrefix(e, "ERR unknown command") {
 		if !l.warned.Swap(true) {
@@ -168,11 +174,22 @@ func (l *line) runOf(node *redis.Client, info *redis.StringCmd, err error) (stri
 			run = value
 		}
 	}
+	for line := range strings.Lines(replication.Val()) {
+		if name, value, _ := strings.Cut(strings.TrimSpace(line), ":"); name == "master_replid" && run != "" {
+			run += "/" + value
+		}
+	}
 	return run, err
 }
 
 // adopt has partitions take part in the epoch of a server, or begins one.
-func (l *line) adopt(ctx context.Context, parts []*part, run string) error {
+func (l *line) adopt(ctx context.Context, parts []*part, who server) error {
+	run := who.run
+	if !who.asked { // it is the one that is listened to
+		l.mu.Lock()
+		run = l.run
+		l.mu.Unlock()
+	}
 	_, err := l.ask(ctx, func(pipe redis.Pipeliner) {
 		for _, p := range parts {
 			pipe.Eval(ctx, adopt.Text, []string{p.key("meta")}, nonce(), run)

@@ -81,16 +81,17 @@ func (p *part) hear(ctx context.Context, payload string) {
 	if err != nil {
 		return // of a later version
 	}
+	all, ok := split(body)
 	p.mu.Lock()
 	switch {
 	case epoch != p.epoch:
 		p.lost(epoch, seq) // of those before nothing is known
-	case seq == p.seq+1:
-		for _, of := range split(body) {
+	case seq == p.seq+1 && ok:
+		for _, of := range all {
 			p.tell(of.target, of.version, seq)
 		}
 		p.seq = seq
-	case seq > p.seq+1:
+	case seq > p.seq:
 		p.mu.Unlock()
 		if err := p.catchUp(ctx); err != nil {
 			p.l.deaf() // a message is missing, and nobody says which
@@ -113,7 +114,7 @@ func join(all []told) string {
 	return string(out)
 }
 
-func split(body string) (all []told) {
+func split(body string) (all []told, ok bool) {
 	b := []byte(body)
 	next := func() (string, bool) {
 		size, used := binary.Uvarint(b)
@@ -128,11 +129,11 @@ func split(body string) (all []told) {
 		target, ok := next()
 		version, ok2 := next()
 		if !ok || !ok2 {
-			return all
+			return all, false
 		}
 		all = append(all, told{target, version})
 	}
-	return all
+	return all, true
 }
 
 // deaf says that messages may be missed from now on.
@@ -185,8 +186,8 @@ func (l *line) listenOnce() error {
 	ctx := l.s.ctx
 	channels, of := []string{l.own}, map[string]*part{}
 	for _, p := range l.parts {
-		channels = append(channels, p.key("told"))
-		of[p.key("told")] = p
+		channels = append(channels, p.channel())
+		of[p.channel()] = p
 	}
 	sub, sharded, err := l.subscribe(ctx, channels)
 	if err != nil {
@@ -222,9 +223,7 @@ func (l *line) listenOnce() error {
 				p.hear(ctx, m.Payload)
 			}
 		case *redis.Subscription:
-			if strings.HasSuffix(m.Kind, "unsubscribe") {
-				return fmt.Errorf("unsubscribed from %s: its slot has moved", m.Channel)
-			}
+			return fmt.Errorf("%s of %s, unasked: its slot has moved, or the connection is another", m.Kind, m.Channel)
 		}
 	}
 }
@@ -284,7 +283,10 @@ func (l *line) adoptListened(ctx context.Context) error {
 	if !who.listened {
 		return errNotListened
 	}
-	return l.adopt(ctx, l.parts, who.run)
+	l.mu.Lock()
+	l.run = who.run
+	l.mu.Unlock()
+	return l.adopt(ctx, l.parts, who)
 }
 
 // beat compares numbers with the server a few times in each lag: leases live by it.
@@ -297,8 +299,9 @@ func (l *line) beat() {
 		case <-l.s.ctx.Done():
 			return
 		case <-time.After(every):
+			l.beatOnce(every)
+		case <-l.faster:
 		}
-		l.beatOnce(every)
 	}
 }
 
@@ -320,23 +323,38 @@ func (l *line) beatOnce(every time.Duration) {
 	_, _ = redislua.Within(ctx, "rediscache: beat", func(ctx context.Context) (struct{}, error) { // a failed one renews nothing
 		_ = channel.Ping(ctx) // who does not answer is silent, soon
 		begin := time.Now()
-		metas := make([]*redis.StringCmd, len(l.parts))
+		metas, seqs := make([]*redis.StringCmd, len(l.parts)), make([]uint64, len(l.parts))
+		for i, p := range l.parts {
+			p.mu.Lock()
+			seqs[i] = p.seq
+			p.mu.Unlock()
+		}
+		var info, replication *redis.StringCmd
 		who, err := l.ask(ctx, func(pipe redis.Pipeliner) {
+			info, replication = pipe.Info(ctx, "server"), pipe.Info(ctx, "replication")
 			for i, p := range l.parts {
 				metas[i] = pipe.Get(ctx, p.key("meta"))
 			}
 		})
+		node, err2 := l.node(ctx)
+		if err2 != nil {
+			return struct{}{}, err2
+		}
+		run, err := l.runOf(node, info, replication, err)
 		if err != nil {
 			return struct{}{}, err
 		}
-		if !who.listened {
-			l.deaf() // it talks to one server and listens to another
+		l.mu.Lock()
+		same := run == l.run
+		l.mu.Unlock()
+		if !who.listened || !same {
+			l.deaf() // it talks to one server and listens to another, or that was demoted or promoted
 			return struct{}{}, errNotListened
 		}
 		for i, p := range l.parts {
 			m, ok := parseMeta(metas[i].Val())
 			p.mu.Lock()
-			current := ok && m.epoch == p.epoch && m.seq <= p.seq
+			current := ok && m.epoch == p.epoch && m.seq <= p.seq && m.seq >= seqs[i] // numbers that went back are those of a server that has lost some
 			if current {
 				p.renew(begin)
 			}

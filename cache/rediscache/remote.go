@@ -60,15 +60,17 @@ func (s *Store) Get(ctx context.Context, name string, keys []cache.Key, claim ti
 		for n, i := range of {
 			qs[n] = question{key: keys[i], p: s.partOf(keys[i].Scope), target: target(name, cache.OfKey, keys[i].Scope, keys[i].ID)}
 		}
-		got, err := l.get(ctx, name, qs, claim)
-		if err != nil {
-			return err
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		some = true
-		for n, i := range of {
-			answers[i] = got[n]
+		for n := 0; n < len(qs); n += atOnce {
+			got, err := l.get(ctx, name, qs[n:min(n+atOnce, len(qs))], claim)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			some = true
+			for i, a := range got {
+				answers[of[n+i]] = a
+			}
+			mu.Unlock()
 		}
 		return nil
 	})
@@ -124,6 +126,7 @@ type reading struct {
 	scopes map[string]int // where the markers of scopes stand in keys
 	mget   *redis.SliceCmd
 	meta   meta
+	now    uint64 // by the server's clock, in ms, before it was read
 }
 
 // asked are a question's commands.
@@ -132,7 +135,6 @@ type asked struct {
 	claimed bool // before it was read again
 	claim   *redis.BoolCmd
 	busy    *redis.DurationCmd
-	rest    *redis.DurationCmd
 	scope   int // where its scope's marker stands, and the entry itself
 	entry   int
 }
@@ -172,7 +174,8 @@ func (l *line) read(ctx context.Context, name string, qs []question, claim time.
 				a.Busy = max(c.busy.Val(), time.Millisecond)
 			}
 			u, ok := held(r.mget.Val(), c, r.meta.epoch)
-			if rest := c.rest.Val(); ok && rest > 0 {
+			a.Stamp = r.now
+			if rest := time.Duration(int64(u.end-r.now)) * time.Millisecond; ok && u.end > r.now { //nolint:gosec // it is positive
 				a.Found, a.Value, a.NotFound, a.Rest, a.Fresh = true, u.value, u.notFound, rest, rest-u.stale
 				entries[i] = u
 				for _, t := range u.tags {
@@ -225,7 +228,9 @@ func (l *line) readAll(ctx context.Context, parts []*reading, cmds []asked, qs [
 			r.lease = r.p.lease // the one before the read: what is missed meanwhile ends it
 			r.p.mu.Unlock()
 		}
+		var now *redis.TimeCmd
 		who, err := l.ask(ctx, func(pipe redis.Pipeliner) {
+			now = pipe.Time(ctx) // what is read after it was not older then
 			for _, r := range parts {
 				for _, i := range r.of {
 					c, q := &cmds[i], qs[i]
@@ -234,7 +239,6 @@ func (l *line) readAll(ctx context.Context, parts []*reading, cmds []asked, qs [
 						c.claim = pipe.SetNX(ctx, q.p.key(claimKey(q.target)), token(c.token), claim)
 						c.busy = pipe.PTTL(ctx, q.p.key(claimKey(q.target)))
 					}
-					c.rest = pipe.PTTL(ctx, q.p.key(q.target)) // before the entry: of one that is replaced in between it is the shorter rest
 				}
 				r.mget = pipe.MGet(ctx, r.keys...)
 			}
@@ -245,13 +249,14 @@ func (l *line) readAll(ctx context.Context, parts []*reading, cmds []asked, qs [
 		var unknown []*part
 		for _, r := range parts {
 			m, ok := parseMeta(r.mget.Val()[0])
+			r.now = uint64(now.Val().UnixMilli()) //nolint:gosec // it is after 1970
 			if r.meta = m; !ok || who.asked && who.run != "" && r.meta.run != who.run {
 				unknown = append(unknown, r.p)
 			}
 		}
 		switch {
 		case len(unknown) > 0:
-			if err := l.adopt(ctx, unknown, who.run); err != nil {
+			if err := l.adopt(ctx, unknown, who); err != nil {
 				return err
 			}
 		case who.listened || who.asked:
@@ -299,7 +304,7 @@ func (l *line) checkTags(ctx context.Context, tagged []*reading, entries []unpac
 				holds = holds && u.gens[3+n] == gens[n]
 			}
 			if gens = gens[len(u.tags):]; !holds {
-				answers[i] = cache.Answer{Mark: answers[i].Mark, Lease: answers[i].Lease, Claim: answers[i].Claim, Busy: answers[i].Busy}
+				answers[i] = cache.Answer{Mark: answers[i].Mark, Stamp: answers[i].Stamp, Lease: answers[i].Lease, Claim: answers[i].Claim, Busy: answers[i].Busy}
 			}
 		}
 	}
@@ -310,11 +315,6 @@ func (l *line) checkTags(ctx context.Context, tagged []*reading, entries []unpac
 func (s *Store) Fill(ctx context.Context, name string, fills []cache.Fill) ([]bool, error) {
 	if s.err != nil {
 		return nil, s.err
-	}
-	for _, f := range fills {
-		if len(f.Tags) > maxTags {
-			return nil, fmt.Errorf("rediscache: fill: %v has %d tags; at most %d are possible", f.Key, len(f.Tags), maxTags)
-		}
 	}
 	kept := make([]bool, len(fills))
 	for i, f := range fills {
@@ -327,15 +327,19 @@ func (s *Store) Fill(ctx context.Context, name string, fills []cache.Fill) ([]bo
 		for n, i := range of {
 			mine[n] = fills[i]
 		}
-		got, err := breaker.Call(ctx, l.breaker, func(ctx context.Context) ([]bool, error) { return l.fill(ctx, name, mine) })
-		if err != nil {
-			return err
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		some = true
-		for n, i := range of {
-			kept[i] = got[n]
+		for n := 0; n < len(mine); n += atOnce {
+			got, err := breaker.Call(ctx, l.breaker, func(ctx context.Context) ([]bool, error) {
+				return l.fill(ctx, name, mine[n:min(n+atOnce, len(mine))])
+			})
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			some = true
+			for i, k := range got {
+				kept[of[n+i]] = k
+			}
+			mu.Unlock()
 		}
 		return nil
 	})
@@ -353,7 +357,7 @@ type step struct {
 }
 
 func (l *line) fill(ctx context.Context, name string, fills []cache.Fill) ([]bool, error) {
-	steps := make([]step, len(fills))
+	steps, none := make([]step, len(fills)), make([]bool, len(fills))
 	for i := range fills {
 		f := &fills[i]
 		p := l.s.partOf(f.Key.Scope)
@@ -362,7 +366,11 @@ func (l *line) fill(ctx context.Context, name string, fills []cache.Fill) ([]boo
 		if f.Claim != 0 {
 			claim = token(f.Claim)
 		}
-		if f.Drop || f.Fresh <= 0 || f.Keep < time.Millisecond {
+		if len(f.Tags) > maxTags {
+			l.s.log.Warn("rediscache: an entry has too many tags, and is not kept", "key", f.Key, "tags", len(f.Tags), "at_most", maxTags)
+		}
+		if f.Drop || f.Fresh <= 0 || len(f.Tags) > maxTags {
+			none[i] = true
 			steps[i] = step{dropScript, []string{p.key(claimKey(entry))}, []any{claim}}
 			continue
 		}
@@ -378,7 +386,7 @@ func (l *line) fill(ctx context.Context, name string, fills []cache.Fill) ([]boo
 			markers = append(markers, target(name, cache.OfTag, f.Key.Scope, t))
 		}
 		st := step{fillScript, []string{p.key("meta"), p.key("log"), p.key("floors"), p.key(entry), p.key(claimKey(entry))}, []any{
-			epoch[:], strconv.FormatUint(f.Mark.Seq, 10), nonce(), claim, prefix, rest, strconv.FormatInt(f.Keep.Milliseconds(), 10), missing, entry,
+			epoch[:], strconv.FormatUint(f.Mark.Seq, 10), nonce(), claim, prefix, rest, f.Stamp + millis(f.Keep), f.Stamp + millis(f.Fresh), millis(f.Keep) + 1, missing, entry,
 		}}
 		for _, m := range markers {
 			st.keys, st.args = append(st.keys, p.key(m)), append(st.args, m)
@@ -388,7 +396,7 @@ func (l *line) fill(ctx context.Context, name string, fills []cache.Fill) ([]boo
 	answers, err := l.runAll(ctx, "fill", steps)
 	kept := make([]bool, len(fills))
 	for i, v := range answers {
-		kept[i] = v == int64(1) && !fills[i].Drop
+		kept[i] = v == int64(1) && !none[i]
 	}
 	return kept, err
 }

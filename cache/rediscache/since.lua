@@ -4,7 +4,7 @@ if not m then return { '', '0', 'lost' } end
 local out = { m.epoch, string.format('%.0f', m.seq), '' }
 local seq = tonumber(ARGV[2])
 mend(m, KEYS[2])
-if m.epoch ~= ARGV[1] or seq < m.floor then
+if m.epoch ~= ARGV[1] or seq < m.floor or seq > m.seq then -- numbers that went back are those of a server that has lost some
   out[3] = 'lost'
 elseif seq < m.seq then
   local all = redis.call('ZRANGEBYSCORE', KEYS[2], string.format('(%.0f', seq), '+inf', 'WITHSCORES')

@@ -105,7 +105,7 @@ func New(client redis.UniversalClient, cfg Config) *Store {
 		return s
 	}
 	for i := range n {
-		l := &line{s: s, pending: map[pend]unsure{}}
+		l := &line{s: s, pending: map[pend]unsure{}, faster: make(chan struct{}, 1)}
 		l.breaker, s.err = breaker.New("cache", breaker.Config{
 			Timeout: cfg.Timeout, ConsecutiveFailures: 5, OpenFor: time.Second, MaxOpenFor: time.Second, Classify: classify, Logger: s.log,
 			MaxAbandoned: 10_000, // what hangs ends with the client's own timeouts, and nobody waits for it
@@ -113,7 +113,7 @@ func New(client redis.UniversalClient, cfg Config) *Store {
 		for p := i; p < partitions; p += n {
 			l.parts = append(l.parts, &part{l: l, prefix: "{" + escape.Replace(cmp.Or(cfg.Space, "breakwater")) + ":cache:" + strconv.Itoa(p) + "}:", lease: &cache.Lease{}})
 		}
-		l.own = l.parts[0].key("told:" + hex.EncodeToString([]byte(nonce())))
+		l.own = l.parts[0].key("own:" + hex.EncodeToString([]byte(nonce())))
 		s.lines = append(s.lines, l)
 	}
 	return s
@@ -158,6 +158,12 @@ func (s *Store) Watch(name string, maxLag time.Duration, told func(cache.Notice)
 		return fmt.Errorf("rediscache: the name %q is another cache's of this Store; give each its own Config.Name", name)
 	}
 	s.told[name], s.lag = told, min(s.lag, maxLag)
+	for _, l := range s.lines {
+		select {
+		case l.faster <- struct{}{}:
+		default:
+		}
+	}
 	return nil
 }
 
@@ -185,6 +191,15 @@ func (s *Store) partOf(scope string) *part {
 var escape = strings.NewReplacer("%", "%25", ":", "%3A", "{", "%7B", "}", "%7D")
 
 func (p *part) key(what string) string { return p.prefix + what }
+
+// channel is where a partition's invalidations are told. Channels are of all databases of a server, and keys of one.
+func (p *part) channel() string {
+	db := 0
+	if c, ok := p.l.s.client.(*redis.Client); ok {
+		db = c.Options().DB
+	}
+	return p.key("told:" + strconv.Itoa(db))
+}
 
 // target is how an invalidation is called in keys, in the log and in messages.
 func target(name string, kind cache.Kind, scope, id string) string {
