@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -127,16 +128,16 @@ func (c *Cache[K, V]) landed(ctx context.Context, begin int64, took time.Duratio
 	case notFound:
 		e = c.entry(f, l.v, &keyError{c.cfg.Name, f.name, l.err}, begin, ttl, ttl)
 	case l.err != nil:
+		if ctx.Err() != nil { // whatever the load made of that
+			l.err = fmt.Errorf("%w: %w", context.Cause(ctx), l.err)
+		}
 		c.drop(ctx, f)
 		c.failed(f, l.err)
 		return nil, nil
 	default:
 		e = c.entry(f, l.v, nil, begin, ttl, ttl+c.keep)
 	}
-	if e.kept = ttl > took && keep.Load(); e.kept && c.isVoid(f) {
-		e.kept = false
-		c.refused(f)
-	}
+	e.kept = ttl > took && keep.Load() && !c.isVoid(f)
 	if !e.kept {
 		c.drop(ctx, f)
 		return e, nil
@@ -151,10 +152,14 @@ func (c *Cache[K, V]) landed(ctx context.Context, begin int64, took time.Duratio
 	return e, nil
 }
 
+// isVoid says whether what a flight brings is kept nowhere: its key was invalidated, or it comes too late.
 func (c *Cache[K, V]) isVoid(f *flight[K, V]) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return f.void
+	if f.void && !f.over {
+		c.refused(f)
+	}
+	return f.void || f.over
 }
 
 // filling is what the Remote gets of an entry.

@@ -169,7 +169,7 @@ func (m *Memory) Fill(ctx context.Context, name string, fills []Fill) ([]bool, e
 		if f.Claim != 0 && s.claims[t].id == f.Claim {
 			delete(s.claims, t)
 		}
-		e, begin := s.entries[t], time.Unix(0, int64(f.Stamp))
+		e, begin := s.entries[t], time.Unix(0, int64(f.Stamp)) //nolint:gosec // as Get has made it
 		switch {
 		case f.Drop, f.Mark.Epoch != s.epoch, s.void(t, f.Tags, f.Mark.Seq), !begin.Add(f.Fresh).After(now), f.Version < s.last[t].version:
 		case !f.NotFound && e != nil && f.Version < e.Version && !s.void(t, e.Tags, e.seq) && now.Before(e.end):

@@ -186,7 +186,7 @@ func (s *Store) Purge(ctx context.Context, name, scope string) error {
 		if err != nil {
 			return struct{}{}, err
 		}
-		names := []any{target(name, cache.OfKey, scope, ""), target(name, cache.OfTag, scope, "")}
+		names := []any{target(name, cache.OfKey, scope, ""), target(name, cache.OfTag, scope, ""), target(name, cache.OfScope, scope, "")}
 		if _, err := purgeScript.Run(ctx, s.client, []string{p.key("meta"), p.key("log"), p.key("floors")}, names...); err != nil {
 			return struct{}{}, wrap("purge", err)
 		}

@@ -149,7 +149,7 @@ func (l *line) ask(ctx context.Context, do func(pipe redis.Pipeliner)) (who serv
 	return who, err
 }
 
-// runOf reads which server it is: its run_id, which is another after each start, and its master_replid, which is another after each promotion. err is the pipeline's.
+// runOf reads which server it is: its run_id, which is another after each start, and its master_replid, which is another after each promotion, and its role. err is the pipeline's.
 func (l *line) runOf(node *redis.Client, info, replication *redis.StringCmd, err error) (string, error) {
 	addr := node.Options().Addr
 	if e := info.Err(); redis.HasErrorPrefix(e, "NOPERM") || redis.HasErrorPrefix(e, "ERR unknown command") {
@@ -175,7 +175,7 @@ func (l *line) runOf(node *redis.Client, info, replication *redis.StringCmd, err
 		}
 	}
 	for line := range strings.Lines(replication.Val()) {
-		if name, value, _ := strings.Cut(strings.TrimSpace(line), ":"); name == "master_replid" && run != "" {
+		if name, value, _ := strings.Cut(strings.TrimSpace(line), ":"); run != "" && (name == "master_replid" || name == "role") {
 			run += "/" + value
 		}
 	}

@@ -249,7 +249,7 @@ func (l *line) readAll(ctx context.Context, parts []*reading, cmds []asked, qs [
 		var unknown []*part
 		for _, r := range parts {
 			m, ok := parseMeta(r.mget.Val()[0])
-			r.now = uint64(now.Val().UnixMilli()) //nolint:gosec // it is after 1970
+			r.now = uint64(now.Val().UnixMilli())
 			if r.meta = m; !ok || who.asked && who.run != "" && r.meta.run != who.run {
 				unknown = append(unknown, r.p)
 			}
