@@ -3,6 +3,7 @@ package cache_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -298,4 +299,72 @@ func (r *failingRemote) Invalidate(ctx context.Context, name string, what []cach
 		return errors.New("down")
 	}
 	return r.Memory.Invalidate(ctx, name, what)
+}
+
+func TestStaleIfErrorServesNothingThatNobodyVouchesFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, lease := &source{}, &cache.Lease{}
+		store := &faulty{Remote: new(cache.Memory)}
+		c := newCache(t, s, cache.Config[string, string]{Remote: &leased{Remote: store, lease: lease}, TTL: time.Minute, StaleIfError: time.Hour, MaxLag: 10 * time.Second})
+		s.set("k", "v")
+		requireGet(t, c, "k", "v")
+		time.Sleep(2 * time.Minute)
+		s.fail(errAway)
+		store.fail(errAway)
+		lease.Renew(time.Now())
+		requireGet(t, c, "k", "v")
+		time.Sleep(2 * time.Second)
+		lease.End()
+		_, err := c.Get(t.Context(), "k")
+		require.ErrorIs(t, err, errAway, "it may have been invalidated")
+	})
+}
+
+func TestWhoJoinsARenewalThatAnotherProcessMakesWaitsForThat(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, store := &source{}, new(cache.Memory)
+		slow := &slowAnswers{Remote: store.Peer()}
+		cfg := cache.Config[string, string]{Remote: store, Fleet: 5 * time.Second, TTL: time.Minute, StaleWhileRevalidate: time.Minute, LoadTimeout: time.Hour}
+		a := newCache(t, s, cfg)
+		cfg.Remote = slow
+		b := newCache(t, s, cfg)
+		s.set("k", "1")
+		requireGet(t, a, "k", "1")
+		requireGet(t, b, "k", "1")
+		time.Sleep(time.Minute)
+		s.set("k", "2")
+		s.hold()
+		get(t.Context(), a, "k").is(t, "1") // and has the claim
+		slow.gate = make(chan struct{})
+		get(t.Context(), b, "k").is(t, "1") // is about to hear of that
+		time.Sleep(2 * time.Minute)         // now it is too old to be served
+		waits := get(t.Context(), b, "k")
+		s.free()
+		close(slow.gate)
+		<-waits.done
+		waits.is(t, "2")
+	})
+}
+
+func TestALoadIsConcernedByMoreTagsThanAreRemembered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{}
+		c := newCache(t, s, cache.Config[string, string]{Tags: func(_, v string) []string { return []string{"tag " + v} }})
+		s.set("k", "old")
+		first := s.hold()
+		slow := get(t.Context(), c, "k")
+		s.set("k", "new")
+		require.NoError(t, c.InvalidateTags(t.Context(), "", "tag old"))
+		for i := range 10_001 {
+			require.NoError(t, c.InvalidateTags(t.Context(), "", fmt.Sprint("other ", i)))
+		}
+		close(first)
+		slow.is(t, "old")
+		s.hold()
+		s.free()
+		get(t.Context(), c, "k").is(t, "new")
+	})
 }

@@ -144,6 +144,27 @@ func TestMemoryIsUntrustedWithoutTheChannelUntilResubscribed(t *testing.T) {
 	require.Equal(t, int64(3), s.loads.Load(), "what it missed was in the log: the rest of memory is still good")
 }
 
+func TestWhatAProcessMissedAndTheLogHasLostIsNotServed(t *testing.T) {
+	t.Parallel()
+	addr := redistest.Start(t).Addr
+	p, direct := newProxy(t, addr), redistest.Dial(t, addr)
+	s := &source{}
+	s.set("old")
+	a, b := newNode(t, s, p.Client, cache.Config[string, string]{MaxLag: time.Second}), newNode(t, s, direct, cache.Config[string, string]{})
+	a.listens(t)
+	b.listens(t)
+	a.get(t, "k")
+	p.harm(cuts)
+	require.Eventually(t, func() bool { return !a.store.Listens() }, soon, time.Millisecond)
+	s.set("new")
+	require.NoError(t, b.Invalidate(t.Context(), "k"))
+	require.NoError(t, direct.Del(t.Context(), a.store.KeyOf("", "log")).Err()) // evicted
+	p.harm(passes)
+	require.Eventually(t, a.store.Listens, 2*soon, time.Millisecond)
+	time.Sleep(time.Second) // MaxLag, since a read it
+	require.Equal(t, "new", a.get(t, "k"))
+}
+
 func TestAMessageThatGetsLostIsNoticedWithinMaxLag(t *testing.T) {
 	t.Parallel()
 	addr := redistest.Start(t).Addr
