@@ -326,7 +326,7 @@ func TestWhoJoinsARenewalThatAnotherProcessMakesWaitsForThat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, store := &source{}, new(cache.Memory)
 		slow := &slowAnswers{Remote: store.Peer()}
-		cfg := cache.Config[string, string]{Remote: store, Fleet: 5 * time.Second, TTL: time.Minute, StaleWhileRevalidate: time.Minute, LoadTimeout: time.Hour}
+		cfg := cache.Config[string, string]{Remote: store, Fleet: 5 * time.Second, TTL: time.Minute, StaleWhileRevalidate: time.Minute, LoadTimeout: time.Hour, MaxLag: 10 * time.Minute}
 		a := newCache(t, s, cfg)
 		cfg.Remote = slow
 		b := newCache(t, s, cfg)
