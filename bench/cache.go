@@ -42,8 +42,9 @@ type cacheSizes struct {
 type cacheBench struct {
 	*redisBench
 
-	sizes cacheSizes
-	ends  []func() // of what a part has opened, before its clients are closed
+	sizes   cacheSizes
+	timeout time.Duration // rediscache.Config.Timeout: the default, but in tests, whose machine may be busy with others
+	ends    []func()      // of what a part has opened, before its clients are closed
 }
 
 // benchCache measures caches beside peers.

@@ -31,7 +31,7 @@ func cacheBenchOf(t *testing.T, rep *report) *cacheBench {
 	t.Helper()
 	r, err := newRedisBench(t.Context(), rep, redistest.Start(t).Addr, redisSizes{})
 	require.NoError(t, err)
-	b := &cacheBench{redisBench: r, sizes: tinyCache}
+	b := &cacheBench{redisBench: r, sizes: tinyCache, timeout: 10 * time.Second}
 	t.Cleanup(func() { require.NoError(t, errors.Join(b.end(context.WithoutCancel(t.Context())), r.admin.Close())) })
 	return b
 }

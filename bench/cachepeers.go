@@ -74,7 +74,7 @@ func openOurs[K comparable](cfg cache.Config[K, []byte]) opener[K] {
 
 // store is the second tier of a process, with a client of its own.
 func (b *cacheBench) store() *rediscache.Store {
-	s := rediscache.New(b.client(), rediscache.Config{})
+	s := rediscache.New(b.client(), rediscache.Config{Timeout: b.timeout})
 	b.ends = append(b.ends, s.Close)
 	return s
 }
