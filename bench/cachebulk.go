@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
@@ -33,7 +34,7 @@ func (tripsHook) DialHook(next redis.DialHook) redis.DialHook { return next }
 // ProcessHook implements redis.Hook.
 func (tripsHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		count(ctx)
+		count(ctx, cmd)
 		return next(ctx, cmd)
 	}
 }
@@ -41,13 +42,15 @@ func (tripsHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 // ProcessPipelineHook implements redis.Hook.
 func (tripsHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
-		count(ctx)
+		count(ctx, cmds...)
 		return next(ctx, cmds)
 	}
 }
 
-func count(ctx context.Context) {
-	if t, ok := ctx.Value(tripsKey{}).(*trips); ok {
+// count leaves out what a connection begins with: the pool opens one when what runs beside the call has the other.
+func count(ctx context.Context, cmds ...redis.Cmder) {
+	t, ok := ctx.Value(tripsKey{}).(*trips)
+	if ok && !slices.Contains([]string{"hello", "client"}, cmds[0].Name()) {
 		t.n.Add(1)
 	}
 }
