@@ -37,9 +37,9 @@ func (e *entry[V]) fresh(now, lag int64) bool { return now < e.until && e.truste
 
 // What an entry takes besides its value, about: itself and its node in otter; being found by its name, with a Remote; each tag besides its text, if no other entry has it.
 const (
-	place  = 300
-	named  = 120
-	tagged = 350
+	place  = 310
+	named  = 290
+	tagged = 510
 )
 
 // after is a time that may be for ever.
