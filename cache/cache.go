@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/maypok86/otter/v2"
+	"github.com/maypok86/otter/v2/stats"
 )
 
 const (
@@ -27,7 +28,8 @@ const (
 type Config[K comparable, V any] struct {
 	// Name is the cache's in its Remote, in errors and logs. A Remote needs one, and keeps caches of different names apart.
 	Name string
-	// Key is the Key of a key: who owns it (the shop), and what it is. nil takes K's CacheKey method, or a string or integer as the ID. Keys that differ must have Keys that differ.
+	// Key is the Key of a key: who owns it (the shop), and what it is. nil takes K's CacheKey method, or a string or integer as the ID. Keys that differ must have Keys that differ, and
+	// each must equal itself: a NaN does not.
 	Key func(key K) Key
 	// Tags are the names by which an entry can be invalidated besides its key, within its scope, 1,000 at most over rediscache: a variant's product, a product's collections. For what does not exist it is called with the zero V.
 	Tags func(key K, value V) []string
@@ -39,7 +41,7 @@ type Config[K comparable, V any] struct {
 	TTL time.Duration
 	// LocalTTL is how long it is taken from this process's memory without a look at the Remote; 0 means TTL. It never outlives what is left in the Remote.
 	LocalTTL time.Duration
-	// Jitter is the share of TTL by which it is cut at random, so that what was loaded together does not end together; 0 means 0.1, less than 1; negative cuts nothing.
+	// Jitter is the share of TTL and NegativeTTL by which they are cut at random, so that what was loaded together does not end together; 0 means 0.1, less than 1; negative cuts nothing.
 	Jitter float64
 	// NegativeTTL is how long it is remembered that something does not exist (ErrNotFound); 0 means 10 s, or TTL if that is less. Never does not.
 	NegativeTTL time.Duration
@@ -64,7 +66,7 @@ type Config[K comparable, V any] struct {
 	// NoLocal keeps nothing in memory: each Get asks the Remote.
 	NoLocal bool
 
-	// Remote is the second tier, which processes share; nil for none.
+	// Remote is the second tier, which processes share; nil for none. It keeps the Cache alive, which it tells of invalidations.
 	Remote Remote
 	// MaxLag bounds for how long after an invalidation by another process an old value may still be served from memory, whatever breaks; 0 means 5 s. In the normal course it is a message's way.
 	MaxLag time.Duration
@@ -113,7 +115,7 @@ func New[K comparable, V any](load func(ctx context.Context, key K) (V, error), 
 		return nil, err
 	}
 	c := &Cache[K, V]{cfg: cfg, load: load, keyOf: cfg.Key, lag: math.MaxInt64, keep: max(cfg.StaleWhileRevalidate, cfg.StaleIfError), flights: map[Key]*flight[K, V]{}}
-	c.index.tags = map[Key]map[K]*entry[V]{}
+	c.counts.hits, c.index.tags = stats.NewCounter(), map[Key]map[K]*entry[V]{}
 	if !cfg.NoLocal {
 		options := &otter.Options[K, *entry[V]]{MaximumSize: cfg.MaxEntries, OnAtomicDeletion: func(e otter.DeletionEvent[K, *entry[V]]) { c.index.remove(e.Key, e.Value) }}
 		if cfg.MaxBytes > 0 {

@@ -25,7 +25,6 @@ type entry[V any] struct {
 	name    Key
 	tags    []string
 	weight  uint32
-	kept    bool // of what was just loaded: a tier may keep it
 }
 
 // trusted says whether no invalidation can have been missed.

@@ -336,8 +336,9 @@ func (c *Cache[K, V]) failed(f *flight[K, V], err error) {
 // put keeps an entry in memory, unless something has invalidated it since its flight began.
 func (c *Cache[K, V]) put(f *flight[K, V], e *entry[V]) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !f.over && !f.alone && !c.keepIn(f, e) {
+	refused := !f.over && !f.alone && !c.keepIn(f, e)
+	c.mu.Unlock()
+	if refused {
 		c.refused(f)
 	}
 }

@@ -84,40 +84,49 @@ type loaded[K comparable, V any] struct {
 	err error
 }
 
+// landing is what comes of a load. e is nil if it has ended its flight.
+type landing[V any] struct {
+	e    *entry[V]
+	kept bool  // by whatever tier may
+	fill *Fill // nil if the Remote gets nothing
+}
+
 // land puts what was loaded where it may go, and ends the flights.
 func (c *Cache[K, V]) land(ctx context.Context, begin int64, keep *atomic.Bool, all ...loaded[K, V]) {
 	took := time.Duration(sinceBegan() - begin)
-	entries := make([]*entry[V], len(all)) // nil for what is not kept
+	landed := make([]landing[V], len(all))
 	var fills []Fill
-	var filled []int
+	var filled []*landing[V]
 	for i, l := range all {
 		c.guard([]*flight[K, V]{l.f}, func() { // what is wrong with one value is not with the others
-			e, fill := c.landed(ctx, begin, took, keep, l)
-			if entries[i] = e; fill != nil {
-				fills, filled = append(fills, *fill), append(filled, i)
-			}
+			landed[i] = c.landed(ctx, begin, took, keep, l)
 		})
+		if fill := landed[i].fill; fill != nil {
+			fills, filled = append(fills, *fill), append(filled, &landed[i])
+		} else {
+			c.drop(ctx, l.f)
+		}
 	}
 	if len(fills) > 0 {
 		for n, kept := range c.fill(ctx, fills) {
-			if i := filled[n]; !kept {
-				entries[i].kept = false
-				c.refused(all[i].f)
-			}
+			filled[n].kept = kept
 		}
 	}
-	for i, l := range all {
-		if e := entries[i]; e != nil {
-			if e.kept {
-				c.put(l.f, e)
-			}
-			c.finish(l.f, e, nil)
+	for i, l := range landed {
+		switch f := all[i].f; {
+		case l.kept:
+			c.put(f, l.e)
+		case l.fill != nil:
+			c.refused(f)
+		}
+		if l.e != nil {
+			c.finish(all[i].f, l.e, nil)
 		}
 	}
 }
 
 // landed makes an entry of what was loaded, and what the Remote gets of it, if that is to keep it. A load that failed ends its flight.
-func (c *Cache[K, V]) landed(ctx context.Context, begin int64, took time.Duration, keep *atomic.Bool, l loaded[K, V]) (e *entry[V], out *Fill) {
+func (c *Cache[K, V]) landed(ctx context.Context, begin int64, took time.Duration, keep *atomic.Bool, l loaded[K, V]) (out landing[V]) {
 	f, notFound := l.f, errors.Is(l.err, ErrNotFound)
 	c.counts.loaded(l.err, notFound)
 	if c.cfg.Hooks.Loaded != nil {
@@ -126,40 +135,36 @@ func (c *Cache[K, V]) landed(ctx context.Context, begin int64, took time.Duratio
 	ttl := c.ttl(notFound)
 	switch {
 	case notFound:
-		e = c.entry(f, l.v, &keyError{c.cfg.Name, f.name, l.err}, begin, ttl, ttl)
+		out.e = c.entry(f, l.v, &keyError{c.cfg.Name, f.name, l.err}, begin, ttl, ttl)
 	case l.err != nil:
 		if ctx.Err() != nil { // whatever the load made of that
 			l.err = fmt.Errorf("%w: %w", context.Cause(ctx), l.err)
 		}
-		c.drop(ctx, f)
 		c.failed(f, l.err)
-		return nil, nil
+		return out
 	default:
-		e = c.entry(f, l.v, nil, begin, ttl, ttl+c.keep)
+		out.e = c.entry(f, l.v, nil, begin, ttl, ttl+c.keep)
 	}
-	e.kept = ttl > took && keep.Load() && !c.isVoid(f)
-	if !e.kept {
-		c.drop(ctx, f)
-		return e, nil
+	if ttl <= took || !keep.Load() || !c.mayKeep(f) {
+		return out
 	}
-	fill, err := c.filling(f, e, ttl, notFound)
-	switch c.weigh(f.key, e, len(fill.Value)); {
-	case err != nil:
-		c.drop(ctx, f)
-	case f.read:
-		return e, &fill
+	fill, err := c.filling(f, out.e, ttl, notFound)
+	c.weigh(f.key, out.e, len(fill.Value))
+	if out.kept = true; f.read && err == nil {
+		out.fill = &fill
 	}
-	return e, nil
+	return out
 }
 
-// isVoid says whether what a flight brings is kept nowhere: its key was invalidated, or it comes too late.
-func (c *Cache[K, V]) isVoid(f *flight[K, V]) bool {
+// mayKeep says whether what a flight brings may be kept: its key was not invalidated, and it does not come too late.
+func (c *Cache[K, V]) mayKeep(f *flight[K, V]) bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f.void && !f.over {
+	void, over := f.void, f.over
+	c.mu.Unlock()
+	if void && !over {
 		c.refused(f)
 	}
-	return f.void || f.over
+	return !void && !over
 }
 
 // filling is what the Remote gets of an entry.
@@ -197,6 +202,7 @@ var errOtherSchema = errors.New("cache: an entry of another schema")
 func (c *Cache[K, V]) drop(ctx context.Context, f *flight[K, V]) {
 	if f.claim != 0 {
 		c.fill(ctx, []Fill{{Key: f.name, Claim: f.claim, Drop: true}})
+		f.claim = 0
 	}
 }
 
@@ -225,7 +231,7 @@ func (c *Cache[K, V]) refused(f *flight[K, V]) {
 	}
 }
 
-// guard runs something of the user's for flights: if it panics, ends its goroutine or takes too long, they end with that.
+// guard runs something of the user's for flights: if it panics or ends its goroutine, they end with that.
 func (c *Cache[K, V]) guard(fs []*flight[K, V], do func()) {
 	returned := false
 	defer func() {

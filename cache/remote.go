@@ -16,7 +16,7 @@ type Remote interface {
 	Watch(name string, maxLag time.Duration, told func(Notice)) error
 
 	// Get answers for each key, in their order, in one round trip where it can. An entry is found only if nothing has invalidated it. With claim > 0, one caller in the fleet
-	// gets a key that is not found, or no longer fresh, Claimed; for others it is Busy until that is filled, given up, or invalidated by its key, or claim is over.
+	// gets the Claim of a key that is not found, or no longer fresh; for others it is Busy until that is filled, given up, or invalidated by its key, or claim is over.
 	Get(ctx context.Context, name string, keys []Key, claim time.Duration) ([]Answer, error)
 
 	// Fill keeps what was loaded after its Answer was given, and says for each fill whether it is kept. It is not if an invalidation of its key, scope, tags or name came after the Mark, or if that can't be told

@@ -1,16 +1,17 @@
 package cache
 
 import (
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
+
+	"github.com/maypok86/otter/v2/stats"
 )
 
 // Hooks are told of what happens; nil ones are not. They are called from many goroutines, and must not block or panic.
 type Hooks struct {
 	// Loaded is told of each load, with its error.
 	Loaded func(key Key, took time.Duration, err error)
-	// Refused is told of each value that was not kept, because its key was invalidated while it was loaded, or something newer is known. It may run under the cache's lock, and must not call the cache.
+	// Refused is told of each value that was not kept, because its key was invalidated while it was loaded, or something newer is known.
 	Refused func(key Key)
 	// RemoteFailed is told of each failure of the Remote: op is "get", "fill" or "invalidate".
 	RemoteFailed func(op string, err error)
@@ -35,19 +36,13 @@ type Stats struct {
 	Entries int // in this process's memory, about
 }
 
-// stripes is over how many counters hits are spread: one alone would be the slowest part of a hit on many cores.
-const stripes = 16
-
 type counts struct {
-	hits [stripes]struct {
-		atomic.Uint64
+	hits *stats.Counter // one atomic number would be the slowest part of a hit on many cores
 
-		_ [120]byte // a cache line, and that of the prefetcher
-	}
 	remoteHits, stale, staleErrors, loads, notFound, loadErrors, shared, refused, invalidations, notices, remoteErrors, codec atomic.Uint64
 }
 
-func (c *counts) hit() { c.hits[rand.Uint32()%stripes].Add(1) }
+func (c *counts) hit() { c.hits.RecordHits(1) }
 
 func (c *counts) loaded(err error, notFound bool) {
 	c.loads.Add(1)
@@ -63,11 +58,8 @@ func (c *counts) loaded(err error, notFound bool) {
 func (c *Cache[K, V]) Stats() Stats {
 	n := &c.counts
 	s := Stats{
-		RemoteHits: n.remoteHits.Load(), Stale: n.stale.Load(), StaleErrors: n.staleErrors.Load(), Loads: n.loads.Load(), NotFound: n.notFound.Load(), LoadErrors: n.loadErrors.Load(), Shared: n.shared.Load(),
+		Hits: n.hits.Snapshot().Hits, RemoteHits: n.remoteHits.Load(), Stale: n.stale.Load(), StaleErrors: n.staleErrors.Load(), Loads: n.loads.Load(), NotFound: n.notFound.Load(), LoadErrors: n.loadErrors.Load(), Shared: n.shared.Load(),
 		Refused: n.refused.Load(), Invalidations: n.invalidations.Load(), Notices: n.notices.Load(), RemoteErrors: n.remoteErrors.Load(), CodecErrors: n.codec.Load(),
-	}
-	for i := range n.hits {
-		s.Hits += n.hits[i].Load()
 	}
 	if c.local != nil {
 		s.Entries = c.local.EstimatedSize()

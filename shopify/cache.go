@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/breakwater-go/breakwater/cache"
 	"github.com/breakwater-go/breakwater/webhook"
@@ -27,37 +28,34 @@ func (k CacheKey) GID() string {
 		kind = "product_variant"
 	}
 	var b strings.Builder
-	b.WriteString("gid://shopify/")
 	for word := range strings.SplitSeq(kind, "_") {
-		b.WriteString(strings.ToUpper(word[:min(1, len(word))]))
-		b.WriteString(word[min(1, len(word)):])
+		b.WriteString(strings.ToUpper(word[:min(1, len(word))]) + word[min(1, len(word)):])
 	}
-	return b.String() + "/" + id
+	return gidPrefix + b.String() + "/" + id
 }
 
 // Subject is what webhooks call the thing that a GID names: of "gid://shopify/ProductVariant/1" it is "variant/1". What is no GID stays as it is.
 func Subject(gid string) string {
-	rest, ok := strings.CutPrefix(gid, "gid://shopify/")
+	rest, ok := strings.CutPrefix(gid, gidPrefix)
 	if !ok {
 		return gid
 	}
 	rest, _, _ = strings.Cut(rest, "?")
 	kind, id, _ := strings.Cut(rest, "/")
-	var b strings.Builder
-	for i, r := range strings.TrimPrefix(kind, "Product") {
-		if r >= 'A' && r <= 'Z' {
-			if i > 0 {
-				b.WriteByte('_')
-			}
-			r += 'a' - 'A'
-		}
-		b.WriteRune(r)
+	if kind == "ProductVariant" {
+		kind = "Variant" // the one that webhooks call otherwise
 	}
-	if kind == "Product" {
-		b.WriteString("product")
+	var b strings.Builder
+	for i, r := range kind {
+		if unicode.IsUpper(r) && i > 0 {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToLower(r))
 	}
 	return b.String() + "/" + id
 }
+
+const gidPrefix = "gid://shopify/"
 
 // CacheKind is a kind of things of a shop, with what is known of caching it.
 type CacheKind string

@@ -21,6 +21,7 @@ func TestSubjectOfAGID(t *testing.T) {
 		"gid://shopify/ProductVariant/642667041472713922": "variant/642667041472713922",
 		"gid://shopify/Collection/1?x=y":                  "collection/1",
 		"gid://shopify/MetaobjectDefinition/5":            "metaobject_definition/5",
+		"gid://shopify/ProductFeed/3":                     "product_feed/3",
 		"product/1":                                       "product/1",
 	} {
 		require.Equal(t, want, shopify.Subject(gid))

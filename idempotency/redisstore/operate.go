@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -114,35 +113,7 @@ func (s *Store) Purge(ctx context.Context, scope string) (int, error) {
 	})
 }
 
-func (s *Store) purge(ctx context.Context, node redis.UniversalClient, scope string) (n int, err error) {
-	prefix := s.prefix + escape.Replace(scope) + ":"
-	match := glob.Replace(prefix) + "*"
-	for cursor := uint64(0); ; {
-		keys, next, err := node.Scan(ctx, cursor, match, scanCount).Result()
-		if err != nil {
-			return n, wrap(fmt.Sprintf("purge of %q", scope), err)
-		}
-		if len(keys) > 0 {
-			dels, err := s.client.Pipelined(ctx, func(pipe redis.Pipeliner) error { // each where it lives: a slot may be on its way
-				for _, k := range keys {
-					pipe.Del(ctx, k)
-				}
-				return nil
-			})
-			if err != nil {
-				return n, wrap(fmt.Sprintf("purge of %q", scope), err)
-			}
-			for _, d := range dels {
-				if d, ok := d.(*redis.IntCmd); ok {
-					n += int(d.Val())
-				}
-			}
-		}
-		if cursor = next; cursor == 0 {
-			return n, nil
-		}
-	}
+func (s *Store) purge(ctx context.Context, node redis.UniversalClient, scope string) (int, error) {
+	n, err := redislua.Purge(ctx, s.client, node, redislua.Glob(s.prefix+escape.Replace(scope)+":")+"*")
+	return n, wrap(fmt.Sprintf("purge of %q", scope), err)
 }
-
-// glob makes a text one that SCAN finds as it stands.
-var glob = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`)

@@ -67,8 +67,6 @@ const (
 	pipelineBytes = 1 << 20
 	// pipelinesAtOnce is how many are under way at once.
 	pipelinesAtOnce = 2
-	// scanCount is how many keys one step of a purge looks at.
-	scanCount = 1000
 )
 
 // New makes a Store over client: a *redis.Client, also one with failover by Sentinel, or a *redis.ClusterClient. It does no I/O; what is wrong with the server

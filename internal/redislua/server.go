@@ -20,12 +20,18 @@ type Keeper struct {
 
 // Check finds what is wrong with a client for scripts that write what they read.
 func (k *Keeper) Check(client redis.UniversalClient) error {
-	switch client := client.(type) {
+	switch c := client.(type) {
 	case nil:
 		return fmt.Errorf("%s: New: client is nil", k.Package)
 	case *redis.Client:
+		if c == nil {
+			return fmt.Errorf("%s: New: client is a nil %T", k.Package, client)
+		}
 	case *redis.ClusterClient:
-		if client.Options().ReadOnly {
+		if c == nil {
+			return fmt.Errorf("%s: New: client is a nil %T", k.Package, client)
+		}
+		if c.Options().ReadOnly {
 			return fmt.Errorf("%s: New: client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly); what was just written must be read: use one without", k.Package)
 		}
 	default:
@@ -38,26 +44,44 @@ func (k *Keeper) Check(client redis.UniversalClient) error {
 func (k *Keeper) Look(ctx context.Context, node *redis.Client) error {
 	addr := node.Options().Addr
 	text, err := node.Info(ctx).Result()
-	if redis.HasErrorPrefix(err, "NOPERM") || redis.HasErrorPrefix(err, "ERR unknown command") {
+	if Silent(err) {
 		k.Log.Warn(k.Package+": the server does not say what it is (INFO): whether it evicts keys, and whether it keeps them on its disk, is unknown", "addr", addr) //nolint:sloglint // one text for several packages
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("%s: ask the server at %s what it is: %w", k.Package, addr, err)
 	}
+	return k.judge(Info(text), addr)
+}
+
+// Info reads what INFO answers.
+func Info(text string) map[string]string {
 	info := map[string]string{}
 	for line := range strings.Lines(text) {
 		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
 			info[name] = value
 		}
 	}
-	return k.judge(info, addr)
+	return info
+}
+
+// Silent says whether a server does not tell what it is: INFO is forbidden, or renamed.
+func Silent(err error) bool {
+	return redis.HasErrorPrefix(err, "NOPERM") || redis.HasErrorPrefix(err, "ERR unknown command")
+}
+
+// TooOld is an error that wraps unfit, if the server at addr is older than what engines need.
+func TooOld(info map[string]string, addr string, unfit error) error {
+	if v := info["redis_version"]; v != "" && !atLeast(v, 6, 2) {
+		return fmt.Errorf("%w: %s runs Redis %s; want 6.2 or later, or Valkey", unfit, addr, v)
+	}
+	return nil
 }
 
 //nolint:sloglint // one text for several packages
 func (k *Keeper) judge(info map[string]string, addr string) error {
-	if v := info["redis_version"]; v != "" && !atLeast(v, 6, 2) {
-		return fmt.Errorf("%w: %s runs Redis %s; want 6.2 or later, or Valkey", k.Unfit, addr, v)
+	if err := TooOld(info, addr, k.Unfit); err != nil {
+		return err
 	}
 	switch policy := info["maxmemory_policy"]; policy {
 	case "noeviction":

@@ -7,6 +7,8 @@ import (
 	"sort"
 	"strings"
 	"time"
+
+	"github.com/breakwater-go/breakwater/internal/redislua"
 )
 
 const (
@@ -60,7 +62,7 @@ func (b *Broker) walk(ctx context.Context) (problems []string, err error) {
 		queues := map[string]*walker{}
 		var cursor uint64
 		for {
-			keys, next, err := node.Scan(ctx, cursor, glob.Replace(prefix)+"*", scanCount).Result()
+			keys, next, err := node.Scan(ctx, cursor, redislua.Glob(prefix)+"*", scanCount).Result()
 			if err != nil {
 				return nil, err
 			}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/breakwater-go/breakwater/internal/redislua"
 )
 
 // Forward puts the clock of a space's queues forward, and brings the ends of keys nearer.
@@ -14,7 +16,7 @@ func Forward(ctx context.Context, client redis.UniversalClient, space string, pa
 	var mu sync.Mutex
 	var keys []string
 	list := func(ctx context.Context, node *redis.Client) error {
-		found, err := node.Keys(ctx, glob.Replace("{"+space+":")+"*").Result()
+		found, err := node.Keys(ctx, redislua.Glob("{"+space+":")+"*").Result()
 		mu.Lock()
 		defer mu.Unlock()
 		keys = append(keys, found...)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/breakwater-go/breakwater/internal/redislua"
 	"github.com/breakwater-go/breakwater/queue"
 )
 
@@ -108,7 +109,7 @@ func (b *Broker) keys(ctx context.Context, name string, p int, what string, curs
 		return nil, 0, wrap(name, err)
 	}
 	prefix := b.key(name, p, what)
-	found, next, err = node.Scan(ctx, cursor, glob.Replace(prefix)+"*", scanCount).Result()
+	found, next, err = node.Scan(ctx, cursor, redislua.Glob(prefix)+"*", scanCount).Result()
 	for i := range found {
 		found[i] = found[i][len(prefix):]
 	}
@@ -118,8 +119,6 @@ func (b *Broker) keys(ctx context.Context, name string, p int, what string, curs
 func (b *Broker) key(name string, p int, what string) string {
 	return b.parts[p].prefix + escape.Replace(name) + ":" + what
 }
-
-var glob = strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, "]", `\]`)
 
 // Jobs implements [queue.Operator]. It reads all that the queue holds.
 func (b *Broker) Jobs(ctx context.Context, name string, filter queue.JobFilter) ([]queue.JobInfo, error) {
