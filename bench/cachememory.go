@@ -118,7 +118,7 @@ func (w *weighed) each() float64 { return w.heap / float64(max(w.size, 1)) }
 func (b *cacheBench) weighedAll() []*weighed {
 	entries, size := b.sizes.entries, b.sizes.bytes
 	least := min(entries, b.sizes.memory) / 2
-	const atMost = 1000 // bytes of an entry of ours
+	const atMost = 1500 // bytes of an entry of ours
 	leastBytes := min(int(size)/atMost, b.sizes.memory/2)
 	tags := func(key string, _ []byte) []string { return []string{key} }
 	byBytes := func(name string, cfg cache.Config[string, []byte]) *weighed {
