@@ -45,7 +45,7 @@ func RoundTrip(f *cache.Fill) (value []byte, tags []string, notFound, ok bool) {
 
 // Untarget reads what an invalidation is called.
 func Untarget(name string, inv cache.Invalidation) (string, cache.Invalidation, bool) {
-	return untarget(target(name, inv.Kind, inv.Scope, inv.ID))
+	return untarget(namesOf(name).target(inv.Kind, inv.Scope, inv.ID))
 }
 
 // Told joins and splits a message.

@@ -534,12 +534,12 @@ func TestClosedStore(t *testing.T) {
 func TestWhatIsWrongIsSaidByNew(t *testing.T) {
 	t.Parallel()
 	for want, store := range map[string]*rediscache.Store{
-		"client is a <nil>":          rediscache.New(nil, rediscache.Config{}),
-		"client is nil":              rediscache.New((*redis.Client)(nil), rediscache.Config{}),
-		"reads from replicas":        rediscache.New(redis.NewClusterClient(&redis.ClusterOptions{ReadOnly: true}), rediscache.Config{}),
-		"client is a *redis.Ring":    rediscache.New(redis.NewRing(&redis.RingOptions{}), rediscache.Config{}),
-		"Config.Timeout is -1s":      rediscache.New(redis.NewClient(&redis.Options{}), rediscache.Config{Timeout: -time.Second}),
-		"InvalidateTimeout is 1h0m0": rediscache.New(redis.NewClient(&redis.Options{}), rediscache.Config{InvalidateTimeout: time.Hour}),
+		"rediscache: New: client is nil": rediscache.New(nil, rediscache.Config{}),
+		"client is a nil *redis.Client":  rediscache.New((*redis.Client)(nil), rediscache.Config{}),
+		"reads from replicas":            rediscache.New(redis.NewClusterClient(&redis.ClusterOptions{ReadOnly: true}), rediscache.Config{}),
+		"client is a *redis.Ring":        rediscache.New(redis.NewRing(&redis.RingOptions{}), rediscache.Config{}),
+		"Config.Timeout is -1s":          rediscache.New(redis.NewClient(&redis.Options{}), rediscache.Config{Timeout: -time.Second}),
+		"InvalidateTimeout is 1h0m0":     rediscache.New(redis.NewClient(&redis.Options{}), rediscache.Config{InvalidateTimeout: time.Hour}),
 	} {
 		_, err := cache.New((&source{}).load, cache.Config[string, string]{Name: "test", Remote: store})
 		require.ErrorContains(t, err, want)

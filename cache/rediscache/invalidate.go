@@ -23,8 +23,6 @@ const (
 	atOnce = 500
 	// maxPending is how many invalidations that may not have been done a line remembers; with more, all entries of their caches are invalid.
 	maxPending = 10_000
-	// scanCount is how many keys one step of a purge looks at.
-	scanCount = 1000
 )
 
 func putEpoch(b []byte, epoch uint64) { binary.BigEndian.PutUint64(b, epoch) }
@@ -35,8 +33,9 @@ func (s *Store) Invalidate(ctx context.Context, name string, what []cache.Invali
 		return s.err
 	}
 	of := map[*part][]told{}
+	n := namesOf(name)
 	for _, inv := range what {
-		t := told{target: target(name, inv.Kind, inv.Scope, inv.ID)}
+		t := told{target: n.target(inv.Kind, inv.Scope, inv.ID)}
 		if inv.Version > 0 {
 			t.version = hexVersion(inv.Version)
 		}
@@ -79,15 +78,15 @@ func (p *part) invalidate(ctx context.Context, all []told) error {
 	p.l.mu.Lock()
 	began := p.l.unsures
 	p.l.mu.Unlock()
-	v, err := redislua.Within(ctx, "rediscache: invalidate", func(ctx context.Context) (v any, err error) {
+	v, err := redislua.Within(ctx, "no answer", func(ctx context.Context) (v any, err error) {
 		err = redislua.Retry(ctx, p.l.s.client, redislua.Lossy, func() error {
 			v, err = p.run(ctx, all)
 			return err
 		})
-		return v, wrap("invalidate", err)
+		return v, err
 	})
 	if err != nil {
-		return err
+		return wrap("invalidate", err)
 	}
 	epoch, seq, ok := place(v)
 	if !ok {
@@ -140,7 +139,7 @@ func (l *line) remember(p *part, all []told) {
 	fewer := map[pend]unsure{}
 	for key := range l.pending {
 		if name, _, ok := untarget(key.target); ok {
-			fewer[pend{key.p, target(name, cache.OfAll, "", "")}] = unsure{"", l.unsures}
+			fewer[pend{key.p, namesOf(name).target(cache.OfAll, "", "")}] = unsure{"", l.unsures}
 		}
 	}
 	l.pending = fewer
@@ -180,34 +179,18 @@ func (s *Store) Purge(ctx context.Context, name, scope string) error {
 	if err := s.Invalidate(ctx, name, []cache.Invalidation{{Kind: cache.OfScope, Scope: scope}}); err != nil {
 		return err
 	}
-	p := s.partOf(scope)
-	_, err := redislua.Within(ctx, "rediscache: purge", func(ctx context.Context) (struct{}, error) {
+	p, n := s.partOf(scope), namesOf(name)
+	_, err := redislua.Within(ctx, "no answer", func(ctx context.Context) (int, error) {
 		node, err := p.l.node(ctx)
 		if err != nil {
-			return struct{}{}, err
+			return 0, err
 		}
-		names := []any{target(name, cache.OfKey, scope, ""), target(name, cache.OfTag, scope, ""), target(name, cache.OfScope, scope, "")}
-		if _, err := purgeScript.Run(ctx, s.client, []string{p.key("meta"), p.key("log"), p.key("floors")}, names...); err != nil {
-			return struct{}{}, wrap("purge", err)
+		entries := n.target(cache.OfKey, scope, "")
+		_, err = purgeScript.Run(ctx, s.client, []string{p.key("meta"), p.key("log"), p.key("floors")}, entries, n.target(cache.OfTag, scope, ""), n.target(cache.OfScope, scope, ""))
+		if err != nil {
+			return 0, err
 		}
-		match := glob.Replace(p.prefix) + "[etc]" + glob.Replace(strings.TrimPrefix(target(name, cache.OfKey, scope, ""), "e")) + "*"
-		for cursor := uint64(0); ; {
-			keys, next, err := node.Scan(ctx, cursor, match, scanCount).Result()
-			if err != nil {
-				return struct{}{}, wrap("purge", err)
-			}
-			if len(keys) > 0 {
-				if err := s.client.Del(ctx, keys...).Err(); err != nil { // they have one slot
-					return struct{}{}, wrap("purge", err)
-				}
-			}
-			if cursor = next; cursor == 0 {
-				return struct{}{}, nil
-			}
-		}
+		return redislua.Purge(ctx, s.client, node, redislua.Glob(p.prefix)+"[etc]"+redislua.Glob(entries[1:])+"*") // claims and tags' markers too
 	})
-	return err
+	return wrap("purge", err)
 }
-
-// glob makes a text one that SCAN finds as it stands.
-var glob = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`)

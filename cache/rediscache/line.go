@@ -4,9 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"errors"
-	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,7 +50,8 @@ type line struct {
 	s       *Store
 	parts   []*part
 	breaker *breaker.Breaker
-	own     string // a channel that only this process has
+	own     string   // a channel that only this process has
+	quick   sync.Map // of a server's *redis.Client the one that reads
 	starts  sync.Once
 	faster  chan struct{} // a cache wants it to beat more often
 	warned  atomic.Bool   // that the server does not say which one it is
@@ -94,8 +93,7 @@ func (l *line) start() error {
 // node is the server of the line.
 func (l *line) node(ctx context.Context) (*redis.Client, error) {
 	if c, ok := l.s.client.(*redis.ClusterClient); ok {
-		node, err := c.MasterForKey(ctx, l.parts[0].key("meta"))
-		return node, wrap("find the server", err)
+		return redislua.Within(ctx, "find the server", func(ctx context.Context) (*redis.Client, error) { return c.MasterForKey(ctx, l.parts[0].key("meta")) })
 	}
 	client, _ := l.s.client.(*redis.Client)
 	return client, nil
@@ -109,12 +107,29 @@ type server struct {
 }
 
 // ask sends commands to the server of the line in one pipeline, and finds out which server has answered them. A connection that is new may be to one that has taken over or come back, and has lost what the one before had taken: where this process
-// listens, that is told by its own channel having a listener there, and else by the run_id of INFO, which changes with each start.
+// listens, that is told by its own channel having a listener there, and else by what INFO says.
 func (l *line) ask(ctx context.Context, do func(pipe redis.Pipeliner)) (who server, err error) {
 	node, err := l.node(ctx)
 	if err != nil {
 		return who, err
 	}
+	return l.askNode(ctx, node, do)
+}
+
+// askQuick is ask with a client that gives up after Config.Timeout by itself, whatever its owner's waits for: who calls it needs no goroutine to be left behind in.
+func (l *line) askQuick(ctx context.Context, do func(pipe redis.Pipeliner)) (who server, err error) {
+	node, err := l.node(ctx)
+	if err != nil {
+		return who, err
+	}
+	quick, ok := l.quick.Load(node)
+	if !ok {
+		quick, _ = l.quick.LoadOrStore(node, node.WithTimeout(l.s.cfg.Timeout)) // it has the same connections
+	}
+	return l.askNode(ctx, quick.(*redis.Client), do) //nolint:forcetypeassert // nothing else is in there
+}
+
+func (l *line) askNode(ctx context.Context, node *redis.Client, do func(pipe redis.Pipeliner)) (who server, err error) {
 	l.mu.Lock()
 	listens, hears, sharded := l.channel != nil, l.hears, l.sharded
 	l.mu.Unlock()
@@ -152,7 +167,7 @@ func (l *line) ask(ctx context.Context, do func(pipe redis.Pipeliner)) (who serv
 // runOf reads which server it is: its run_id, which is another after each start, and its master_replid, which is another after each promotion, and its role. err is the pipeline's.
 func (l *line) runOf(node *redis.Client, info, replication *redis.StringCmd, err error) (string, error) {
 	addr := node.Options().Addr
-	if e := info.Err(); redis.HasErrorPrefix(e, "NOPERM") || redis.HasErrorPrefix(e, "ERR unknown command") {
+	if e := info.Err(); redislua.Silent(e) {
 		if !l.warned.Swap(true) {
 			l.s.log.Warn("rediscache: the server does not say which one it is (INFO): after a failover entries may be served until their TTL ends whose invalidation it has lost", "addr", addr)
 		}
@@ -161,25 +176,14 @@ func (l *line) runOf(node *redis.Client, info, replication *redis.StringCmd, err
 		}
 		return "", err
 	}
-	run := ""
-	for line := range strings.Lines(info.Val()) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		switch name {
-		case "redis_version":
-			var major, minor int
-			if n, _ := fmt.Sscanf(value, "%d.%d", &major, &minor); n == 2 && (major < 6 || major == 6 && minor < 2) {
-				return "", fmt.Errorf("%w: %s runs Redis %s; want 6.2 or later, or Valkey", ErrServer, addr, value)
-			}
-		case "run_id":
-			run = value
-		}
+	if e := errors.Join(info.Err(), replication.Err()); e != nil {
+		return "", e
 	}
-	for line := range strings.Lines(replication.Val()) {
-		if name, value, _ := strings.Cut(strings.TrimSpace(line), ":"); run != "" && (name == "master_replid" || name == "role") {
-			run += "/" + value
-		}
+	is, has := redislua.Info(info.Val()), redislua.Info(replication.Val())
+	if e := redislua.TooOld(is, addr, ErrServer); e != nil {
+		return "", e
 	}
-	return run, err
+	return is["run_id"] + "/" + has["master_replid"] + "/" + has["role"], err
 }
 
 // adopt has partitions take part in the epoch of a server, or begins one.

@@ -24,13 +24,14 @@ func (p *part) catchUp(ctx context.Context) error {
 	who, err := p.l.ask(ctx, func(pipe redis.Pipeliner) {
 		cmd = pipe.Eval(ctx, since.Text, []string{p.key("meta"), p.key("log"), p.key("floors")}, epoch, strconv.FormatUint(seq, 10))
 	})
-	list, _ := cmd.Val().([]any)
-	switch {
-	case err != nil:
+	if err != nil {
 		return wrap("catch up", err)
-	case !who.listened:
+	}
+	if !who.listened {
 		return errNotListened
-	case len(list) < 3:
+	}
+	list, _ := cmd.Val().([]any)
+	if len(list) < 3 {
 		return errors.New("rediscache: catch up: not an answer")
 	}
 	now, latest, _ := place(list)

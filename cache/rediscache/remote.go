@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -18,66 +19,75 @@ import (
 
 func jittered(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
-// spread runs do for each line that has a part in n things, at once where there are several. Which of the n are whose is lineOf's to say.
-func (s *Store) spread(n int, lineOf func(i int) *line, do func(l *line, of []int) error) error {
-	of := map[*line][]int{}
-	for i := range n {
+// gather asks each line for its part of out, at once where there are several, some hundred at a time. What a line that fails would have answered stays as it is, if another one has answered.
+func gather[T any](out []T, lineOf func(i int) *line, ask func(l *line, of []int) ([]T, error)) error {
+	parts := map[*line][]int{}
+	for i := range out {
 		l := lineOf(i)
-		of[l] = append(of[l], i)
+		parts[l] = append(parts[l], i)
 	}
-	if len(of) == 1 {
-		for l, of := range of {
-			return do(l, of)
-		}
-	}
-	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var errs []error
-	for l, of := range of {
-		wg.Go(func() {
-			err := do(l, of)
+	some := false
+	each := func(l *line, all []int) {
+		for of := range slices.Chunk(all, atOnce) {
+			got, err := ask(l, of)
 			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
+			for n, i := range of[:len(got)] {
+				out[i] = got[n]
+			}
+			if some = some || err == nil; err != nil {
 				errs = append(errs, err)
 			}
-		})
+			mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
 	}
-	wg.Wait()
+	if len(parts) == 1 {
+		for l, all := range parts {
+			each(l, all)
+		}
+	} else {
+		var wg sync.WaitGroup
+		for l, all := range parts {
+			wg.Go(func() { each(l, all) })
+		}
+		wg.Wait()
+	}
+	if some {
+		return nil
+	}
 	return errors.Join(errs...)
 }
 
-// Get implements [cache.Remote]. In a Cluster of which some servers are away, nothing is known of their keys, and the others' are answered.
+// Get implements [cache.Remote]. Where some servers of a Cluster are away, nothing is known of their keys, and the others' are answered.
 func (s *Store) Get(ctx context.Context, name string, keys []cache.Key, claim time.Duration) ([]cache.Answer, error) {
 	if s.err != nil {
 		return nil, s.err
 	}
-	answers := make([]cache.Answer, len(keys))
-	var mu sync.Mutex
-	some := false
-	err := s.spread(len(keys), func(i int) *line { return s.partOf(keys[i].Scope).l }, func(l *line, of []int) error {
-		qs := make([]question, len(of))
-		for n, i := range of {
-			qs[n] = question{key: keys[i], p: s.partOf(keys[i].Scope), target: target(name, cache.OfKey, keys[i].Scope, keys[i].ID)}
-		}
-		for n := 0; n < len(qs); n += atOnce {
-			got, err := l.get(ctx, name, qs[n:min(n+atOnce, len(qs))], claim)
-			if err != nil {
-				return err
-			}
-			mu.Lock()
-			some = true
-			for i, a := range got {
-				answers[of[n+i]] = a
-			}
-			mu.Unlock()
-		}
-		return nil
-	})
-	if some {
-		err = nil
+	n := namesOf(name)
+	qs := make([]question, len(keys))
+	for i, key := range keys {
+		qs[i] = question{key, s.partOf(key.Scope), n.target(cache.OfKey, key.Scope, key.ID)}
 	}
+	answers := make([]cache.Answer, len(keys))
+	err := gather(answers, func(i int) *line { return qs[i].p.l }, func(l *line, of []int) ([]cache.Answer, error) {
+		return l.get(ctx, n, pick(qs, of), claim)
+	})
 	return answers, err
+}
+
+func pick[T any](all []T, of []int) []T {
+	if len(of) == len(all) {
+		return all // their order is the same
+	}
+	out := make([]T, len(of))
+	for n, i := range of {
+		out[n] = all[i]
+	}
+	return out
 }
 
 // question is a key that is asked for.
@@ -87,34 +97,40 @@ type question struct {
 	target string
 }
 
-func (l *line) get(ctx context.Context, name string, qs []question, claim time.Duration) ([]cache.Answer, error) {
+// get reads through the breaker. It is Guard, and not Call, for the goroutine in which a read could be left behind takes as long as the read.
+func (l *line) get(ctx context.Context, n names, qs []question, claim time.Duration) (answers []cache.Answer, err error) {
 	if err := l.start(); err != nil {
 		return nil, err
 	}
-	return breaker.Call(ctx, l.breaker, func(ctx context.Context) ([]cache.Answer, error) {
-		if err := l.flush(ctx); err != nil {
-			return nil, err
-		}
-		answers, err := l.read(ctx, name, qs, 0)
-		if err != nil || claim == 0 {
-			return answers, err
-		}
-		var missing []question
-		var at []int
-		for i := range answers {
-			if answers[i].Fresh <= 0 {
-				missing, at = append(missing, qs[i]), append(at, i)
-			}
-		}
-		if len(missing) == 0 {
-			return answers, nil
-		}
-		claimed, err := l.read(ctx, name, missing, claim) // looks again: another may have filled it just before
-		for n, a := range claimed {
-			answers[at[n]] = a
-		}
+	err = breaker.Guard(l.breaker, func(ctx context.Context, _ struct{}) (err error) {
+		answers, err = l.readOrClaim(ctx, n, qs, claim)
+		return err
+	})(ctx, struct{}{})
+	return answers, err
+}
+
+func (l *line) readOrClaim(ctx context.Context, n names, qs []question, claim time.Duration) ([]cache.Answer, error) {
+	if err := l.flush(ctx); err != nil {
+		return nil, err
+	}
+	answers, err := l.read(ctx, n, qs, 0)
+	if err != nil || claim == 0 {
 		return answers, err
-	})
+	}
+	var at []int
+	for i := range answers {
+		if answers[i].Fresh <= 0 {
+			at = append(at, i)
+		}
+	}
+	if len(at) == 0 {
+		return answers, nil
+	}
+	claimed, err := l.read(ctx, n, pick(qs, at), claim) // looks again: another may have filled it just before
+	for i, a := range claimed {
+		answers[at[i]] = a
+	}
+	return answers, err
 }
 
 // reading is what is asked of a partition in one pipeline.
@@ -140,20 +156,20 @@ type asked struct {
 }
 
 // read reads entries, with what says whether they hold. With claim > 0 it claims them before.
-func (l *line) read(ctx context.Context, name string, qs []question, claim time.Duration) ([]cache.Answer, error) {
+func (l *line) read(ctx context.Context, n names, qs []question, claim time.Duration) ([]cache.Answer, error) {
 	byPart := map[*part]*reading{}
 	var parts []*reading
 	cmds := make([]asked, len(qs))
 	for i, q := range qs {
 		r := byPart[q.p]
 		if r == nil {
-			r = &reading{p: q.p, keys: []string{q.p.key("meta"), q.p.key(target(name, cache.OfAll, "", ""))}, scopes: map[string]int{}}
+			r = &reading{p: q.p, keys: []string{q.p.key("meta"), q.p.key(n.target(cache.OfAll, "", ""))}, scopes: map[string]int{}}
 			byPart[q.p], parts = r, append(parts, r)
 		}
 		r.of = append(r.of, i)
 		if _, ok := r.scopes[q.key.Scope]; !ok {
 			r.scopes[q.key.Scope] = len(r.keys)
-			r.keys = append(r.keys, q.p.key(target(name, cache.OfScope, q.key.Scope, "")))
+			r.keys = append(r.keys, q.p.key(n.target(cache.OfScope, q.key.Scope, "")))
 		}
 		cmds[i] = asked{scope: r.scopes[q.key.Scope], entry: len(r.keys), token: rand.Uint64() | 1}
 		r.keys = append(r.keys, q.p.key(q.target))
@@ -179,7 +195,7 @@ func (l *line) read(ctx context.Context, name string, qs []question, claim time.
 				a.Found, a.Value, a.NotFound, a.Rest, a.Fresh = true, u.value, u.notFound, rest, rest-u.stale
 				entries[i] = u
 				for _, t := range u.tags {
-					tags = append(tags, r.p.key(target(name, cache.OfTag, qs[i].key.Scope, t)))
+					tags = append(tags, r.p.key(n.target(cache.OfTag, qs[i].key.Scope, t)))
 				}
 			}
 		}
@@ -201,7 +217,8 @@ func (l *line) read(ctx context.Context, name string, qs []question, claim time.
 		}
 	}
 	if len(drops) > 0 {
-		if _, err := l.fill(ctx, name, drops); err != nil {
+		_, err := redislua.Within(ctx, "no answer", func(ctx context.Context) ([]bool, error) { return l.fill(ctx, n, drops) })
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -229,7 +246,7 @@ func (l *line) readAll(ctx context.Context, parts []*reading, cmds []asked, qs [
 			r.p.mu.Unlock()
 		}
 		var now *redis.TimeCmd
-		who, err := l.ask(ctx, func(pipe redis.Pipeliner) {
+		who, err := l.askQuick(ctx, func(pipe redis.Pipeliner) {
 			now = pipe.Time(ctx) // what is read after it was not older then
 			for _, r := range parts {
 				for _, i := range r.of {
@@ -256,7 +273,8 @@ func (l *line) readAll(ctx context.Context, parts []*reading, cmds []asked, qs [
 		}
 		switch {
 		case len(unknown) > 0:
-			if err := l.adopt(ctx, unknown, who); err != nil {
+			_, err := redislua.Within(ctx, "no answer", func(ctx context.Context) (struct{}, error) { return struct{}{}, l.adopt(ctx, unknown, who) })
+			if err != nil {
 				return err
 			}
 		case who.listened || who.asked:
@@ -288,7 +306,7 @@ func (l *line) checkTags(ctx context.Context, tagged []*reading, entries []unpac
 	if len(tagged) == 0 {
 		return nil
 	}
-	who, err := l.ask(ctx, func(pipe redis.Pipeliner) {
+	who, err := l.askQuick(ctx, func(pipe redis.Pipeliner) {
 		for _, r := range tagged {
 			r.mget = pipe.MGet(ctx, r.keys...)
 		}
@@ -311,7 +329,7 @@ func (l *line) checkTags(ctx context.Context, tagged []*reading, entries []unpac
 	return nil
 }
 
-// Fill implements [cache.Remote]. In a Cluster of which some servers are away, what they would have said counts as kept.
+// Fill implements [cache.Remote]. Where some servers of a Cluster are away, what they would have said counts as kept.
 func (s *Store) Fill(ctx context.Context, name string, fills []cache.Fill) ([]bool, error) {
 	if s.err != nil {
 		return nil, s.err
@@ -320,32 +338,11 @@ func (s *Store) Fill(ctx context.Context, name string, fills []cache.Fill) ([]bo
 	for i, f := range fills {
 		kept[i] = !f.Drop
 	}
-	some := false
-	var mu sync.Mutex
-	err := s.spread(len(fills), func(i int) *line { return s.partOf(fills[i].Key.Scope).l }, func(l *line, of []int) error {
-		mine := make([]cache.Fill, len(of))
-		for n, i := range of {
-			mine[n] = fills[i]
-		}
-		for n := 0; n < len(mine); n += atOnce {
-			got, err := breaker.Call(ctx, l.breaker, func(ctx context.Context) ([]bool, error) {
-				return l.fill(ctx, name, mine[n:min(n+atOnce, len(mine))])
-			})
-			if err != nil {
-				return err
-			}
-			mu.Lock()
-			some = true
-			for i, k := range got {
-				kept[of[n+i]] = k
-			}
-			mu.Unlock()
-		}
-		return nil
+	n := namesOf(name)
+	err := gather(kept, func(i int) *line { return s.partOf(fills[i].Key.Scope).l }, func(l *line, of []int) ([]bool, error) {
+		some := pick(fills, of)
+		return breaker.Call(ctx, l.breaker, func(ctx context.Context) ([]bool, error) { return l.fill(ctx, n, some) })
 	})
-	if some {
-		err = nil
-	}
 	return kept, err
 }
 
@@ -356,12 +353,12 @@ type step struct {
 	args   []any
 }
 
-func (l *line) fill(ctx context.Context, name string, fills []cache.Fill) ([]bool, error) {
+func (l *line) fill(ctx context.Context, n names, fills []cache.Fill) ([]bool, error) {
 	steps, none := make([]step, len(fills)), make([]bool, len(fills))
 	for i := range fills {
 		f := &fills[i]
 		p := l.s.partOf(f.Key.Scope)
-		entry := target(name, cache.OfKey, f.Key.Scope, f.Key.ID)
+		entry := n.target(cache.OfKey, f.Key.Scope, f.Key.ID)
 		claim := ""
 		if f.Claim != 0 {
 			claim = token(f.Claim)
@@ -381,9 +378,9 @@ func (l *line) fill(ctx context.Context, name string, fills []cache.Fill) ([]boo
 		if f.NotFound {
 			missing = "1"
 		}
-		markers := []string{target(name, cache.OfAll, "", ""), target(name, cache.OfScope, f.Key.Scope, "")}
+		markers := []string{n.target(cache.OfAll, "", ""), n.target(cache.OfScope, f.Key.Scope, "")}
 		for _, t := range f.Tags {
-			markers = append(markers, target(name, cache.OfTag, f.Key.Scope, t))
+			markers = append(markers, n.target(cache.OfTag, f.Key.Scope, t))
 		}
 		st := step{fillScript, []string{p.key("meta"), p.key("log"), p.key("floors"), p.key(entry), p.key(claimKey(entry))}, []any{
 			epoch[:], strconv.FormatUint(f.Mark.Seq, 10), nonce(), claim, prefix, rest, f.Stamp + millis(f.Keep), f.Stamp + millis(f.Fresh), millis(f.Keep) + 1, missing, entry,

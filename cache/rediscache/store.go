@@ -29,6 +29,7 @@ import (
 
 	"github.com/breakwater-go/breakwater/breaker"
 	"github.com/breakwater-go/breakwater/cache"
+	"github.com/breakwater-go/breakwater/internal/redislua"
 )
 
 // Config tunes a Store. The zero value is valid.
@@ -79,19 +80,10 @@ func New(client redis.UniversalClient, cfg Config) *Store {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.ctx, s.close = context.WithCancel(context.Background())
-	n := 1
-	switch c := client.(type) {
-	case *redis.Client:
-		if c == nil {
-			s.err = errors.New("rediscache: New: client is nil")
-		}
-	case *redis.ClusterClient:
+	s.err = (&redislua.Keeper{Package: "rediscache"}).Check(client)
+	n := 1 // a line for all
+	if _, ok := client.(*redis.ClusterClient); ok {
 		n = partitions
-		if c == nil || c.Options().ReadOnly {
-			s.err = errors.New("rediscache: New: client is nil, or reads from replicas (ReadOnly, RouteByLatency or RouteRandomly), which may not know of an invalidation yet: use one without")
-		}
-	default:
-		s.err = fmt.Errorf("rediscache: New: client is a %T; want *redis.Client or *redis.ClusterClient", client)
 	}
 	for _, d := range [...]struct {
 		name string
@@ -108,7 +100,7 @@ func New(client redis.UniversalClient, cfg Config) *Store {
 		l := &line{s: s, pending: map[pend]unsure{}, faster: make(chan struct{}, 1)}
 		l.breaker, s.err = breaker.New("cache", breaker.Config{
 			Timeout: cfg.Timeout, ConsecutiveFailures: 5, OpenFor: time.Second, MaxOpenFor: time.Second, Classify: classify, Logger: s.log,
-			MaxAbandoned: 10_000, // what hangs ends with the client's own timeouts, and nobody waits for it
+			MaxAbandoned: 10_000, // fills that hang end with the client's own timeouts, and nobody waits for them
 		})
 		for p := i; p < partitions; p += n {
 			l.parts = append(l.parts, &part{l: l, prefix: "{" + escape.Replace(cmp.Or(cfg.Space, "breakwater")) + ":cache:" + strconv.Itoa(p) + "}:", lease: &cache.Lease{}})
@@ -201,17 +193,22 @@ func (p *part) channel() string {
 	return p.key("told:" + strconv.Itoa(db))
 }
 
+// names are what the keys of a cache's entries and markers are made of.
+type names string
+
+func namesOf(cacheName string) names { return names(":" + escape.Replace(cacheName) + ":") }
+
 // target is how an invalidation is called in keys, in the log and in messages.
-func target(name string, kind cache.Kind, scope, id string) string {
+func (n names) target(kind cache.Kind, scope, id string) string {
 	switch kind {
 	case cache.OfKey:
-		return "e:" + escape.Replace(name) + ":" + escape.Replace(scope) + ":" + id
+		return "e" + string(n) + escape.Replace(scope) + ":" + id
 	case cache.OfTag:
-		return "t:" + escape.Replace(name) + ":" + escape.Replace(scope) + ":" + id
+		return "t" + string(n) + escape.Replace(scope) + ":" + id
 	case cache.OfScope:
-		return "s:" + escape.Replace(name) + ":" + escape.Replace(scope) + ":"
+		return "s" + string(n) + escape.Replace(scope) + ":"
 	default:
-		return "a:" + escape.Replace(name) + "::"
+		return "a" + string(n) + ":"
 	}
 }
 
