@@ -148,7 +148,7 @@ func TestGetDoesNotJoinALoadThatIsOlderThanMaxLagIfInvalidationsMayBeMissed(t *t
 	})
 }
 
-func TestReadInBetweenCannotReseedMemory(t *testing.T) {
+func TestInvalidateOrdersL2BeforeL1AndAReadInBetweenCannotReseedL1(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{}
@@ -459,7 +459,7 @@ func TestNeverRemembersWhatDoesNotExist(t *testing.T) {
 	})
 }
 
-func TestMemorysTTLNeverExceedsTheRemotesRemainingTTL(t *testing.T) {
+func TestL1TTLNeverExceedsL2RemainingTTL(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, store := &source{}, new(cache.Memory)
@@ -532,7 +532,7 @@ func TestAgesOfAnswersStayWithinTheBound(t *testing.T) {
 	})
 }
 
-func TestKeysThatExpireTogetherAreSpreadByJitter(t *testing.T) {
+func TestKeysExpiringTogetherAreSpreadByJitter(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
 		t.Helper()
@@ -557,7 +557,7 @@ func TestKeysThatExpireTogetherAreSpreadByJitter(t *testing.T) {
 	})
 }
 
-func TestErrorResultsAreNotCached(t *testing.T) {
+func TestErrorResultsAreNotCachedByDefault(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
 		t.Helper()

@@ -63,7 +63,7 @@ func (f *faulty) Invalidate(ctx context.Context, name string, what []cache.Inval
 	return f.Remote.Invalidate(ctx, name, what)
 }
 
-func TestInvalidateOnReplicaAIsSeenByReplicaB(t *testing.T) {
+func TestInvalidateOnReplicaAIsSeenByReplicaBWithinBoundAndByAItselfAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, store := &source{}, new(cache.Memory)
@@ -187,7 +187,7 @@ func TestRemoteDownDuringInvalidateIsReportedAndMemoryIsStillCleared(t *testing.
 	})
 }
 
-func TestUndecodableEntryIsAMissNotAnErrorAndSchemaVersionChangeIsAMiss(t *testing.T) {
+func TestUndecodableL2EntryIsAMissNotAnErrorAndSchemaVersionChangeIsAMiss(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := new(cache.Memory)
@@ -257,7 +257,7 @@ func TestCodecsOfBytes(t *testing.T) {
 	})
 }
 
-func TestOneLoadPerKeyAcrossReplicas(t *testing.T) {
+func TestOneLoadPerKeyAcrossReplicasOnColdHotKey(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, store := &source{takes: time.Second}, new(cache.Memory)
@@ -449,7 +449,7 @@ func (s *slowAnswers) Get(ctx context.Context, name string, keys []cache.Key, cl
 	return answers, err
 }
 
-func TestAFlushDuringAFillDoesNotAdmitIt(t *testing.T) {
+func TestRedisFlushOrFailoverDuringFillDoesNotAdmitStaleFill(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s, store := &source{}, new(cache.Memory)

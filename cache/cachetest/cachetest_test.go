@@ -164,7 +164,7 @@ func TestBrokenTiersAreCaught(t *testing.T) {
 		"does not look at contexts": {&broken{invalidate: func(ctx context.Context, b *broken, name string, what []cache.Invalidation) error {
 			return b.Memory.Invalidate(context.WithoutCancel(ctx), name, what)
 		}}, "CancelledCallsFail"},
-		"collides":                    {&broken{get: colliding, fill: collidingFill}, "NamesScopesAndIDsDoNotCollide"},
+		"collides":                    {&broken{get: colliding, fill: collidingFill}, "KeyWithAnyBytesAndTwoCachesOnOneRemoteDoNotCollide"},
 		"brings back forgotten tags":  {forgetfulTags(), "TagThatIsForgottenDoesNotBringItsEntriesBack"},
 		"replaces newer by older":     {overwriting(), "OlderLoadDoesNotReplaceANewerOne"},
 		"refills validate the old":    {perKeyToken(), "RefillDoesNotValidateTheOlderFill"},

@@ -42,7 +42,7 @@ var checks = []check{
 	{"OtherProcessesAreTold", tellsOthers},
 	{"MarksOrderAnswersAndNotices", marks},
 	{"LeasesHold", leases},
-	{"NamesScopesAndIDsDoNotCollide", collide},
+	{"KeyWithAnyBytesAndTwoCachesOnOneRemoteDoNotCollide", collide},
 	{"PurgeTakesAllOfAScopeAndNothingElse", purge},
 	{"WatchingANameTwiceIsRefused", watchTwice},
 	{"CancelledCallsFail", cancelled},

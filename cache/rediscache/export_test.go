@@ -26,6 +26,14 @@ func (s *Store) Listens() bool {
 	return true
 }
 
+// Told is the number of the latest invalidation of a scope's partition that was told.
+func (s *Store) Told(scope string) uint64 {
+	p := s.partOf(scope)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seq
+}
+
 // Parse reads b as everything that comes from Redis.
 func Parse(b string) {
 	unpack(b)

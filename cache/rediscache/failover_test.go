@@ -71,7 +71,7 @@ func TestNumbersThatWentBackAreNoticed(t *testing.T) {
 	for i := range 20 {
 		require.NoError(t, a.Invalidate(t.Context(), fmt.Sprint(i)))
 	}
-	time.Sleep(time.Second)
+	require.Eventually(t, func() bool { return a.store.Told("") >= 20 && b.store.Told("") >= 20 }, soon, time.Millisecond)
 	require.NoError(t, srv.Kill())
 	require.NoError(t, srv.Start())
 	require.Eventually(t, func() bool {
@@ -97,7 +97,8 @@ func TestAFillThatTheServerRunsLateEndsWithItsTTL(t *testing.T) {
 	client := redistest.Dial(t, srv.Addr)
 	s := &source{}
 	s.set("old")
-	a := newNode(t, s, client, cache.Config[string, string]{NoLocal: true, TTL: 2 * time.Second})
+	const ttl = 2 * time.Second // longer than a fill is waited for
+	a := newNode(t, s, client, cache.Config[string, string]{NoLocal: true, TTL: ttl})
 	a.listens(t)
 	free := s.hold()
 	loads := s.loads.Load()
@@ -109,12 +110,14 @@ func TestAFillThatTheServerRunsLateEndsWithItsTTL(t *testing.T) {
 	free()
 	wg.Wait()
 	s.set("new")
-	time.Sleep(5 * time.Second)
+	time.Sleep(time.Until(begin.Add(ttl))) // with the fill in the server's socket
 	require.NoError(t, srv.Resume())
-	time.Sleep(1200 * time.Millisecond)
-	b := newNode(t, s, client, cache.Config[string, string]{NoLocal: true, TTL: 2 * time.Second})
+	for range 2 { // what had come before the first is done before the second
+		require.NoError(t, client.Ping(t.Context()).Err())
+	}
+	b := newNode(t, s, client, cache.Config[string, string]{NoLocal: true, TTL: ttl})
 	v := b.get(t, "k")
-	assert.Equal(t, "new", v, "the value is %v old, TTL is 2s", time.Since(begin))
+	assert.Equal(t, "new", v, "the value is %v old, TTL is %v", time.Since(begin), ttl)
 }
 
 func TestAServerThatIsPromotedAgainIsNotBelieved(t *testing.T) {
@@ -138,8 +141,10 @@ func TestAServerThatIsPromotedAgainIsNotBelieved(t *testing.T) {
 	// b takes over
 	require.NoError(t, cb.Do(t.Context(), "replicaof", "no", "one").Err())
 	f.move(b.Addr)
-	require.Eventually(t, func() bool { n.get(t, "k"); return n.store.Listens() }, soon, 10*time.Millisecond)
-	time.Sleep(time.Second)
+	require.Eventually(t, func() bool { // on b
+		n.get(t, "k")
+		return n.store.Listens() && len(cb.PubSubChannels(t.Context(), "*").Val()) > 0
+	}, soon, 10*time.Millisecond)
 	s.set("new")
 	require.NoError(t, n.Invalidate(t.Context(), "k"))
 	require.Equal(t, "new", n.get(t, "k"))
@@ -147,7 +152,6 @@ func TestAServerThatIsPromotedAgainIsNotBelieved(t *testing.T) {
 	host, port, _ = net.SplitHostPort(b.Addr)
 	require.NoError(t, b.Kill())
 	require.NoError(t, ca.Do(t.Context(), "replicaof", host, port).Err())
-	time.Sleep(100 * time.Millisecond)
 	require.NoError(t, ca.Do(t.Context(), "replicaof", "no", "one").Err())
 	f.move(a.Addr)
 	for range 100 {
@@ -251,20 +255,24 @@ func TestASecondCacheWithASmallerLag(t *testing.T) {
 	c1, err := cache.New(load, cache.Config[string, string]{Name: "one", Remote: store, MaxLag: time.Hour})
 	require.NoError(t, err)
 	_, _ = c1.Get(t.Context(), "k")
-	time.Sleep(300 * time.Millisecond)
-	c2, err := cache.New(load, cache.Config[string, string]{Name: "two", Remote: store, MaxLag: time.Second})
+	require.Eventually(t, store.Listens, soon, time.Millisecond)
+	const lag = time.Second
+	c2, err := cache.New(load, cache.Config[string, string]{Name: "two", Remote: store, MaxLag: lag})
 	require.NoError(t, err)
-	for range 60 {
+	inMemory := func() bool { // for longer than it is trusted without a beat
 		_, _ = c2.Get(t.Context(), "k")
-		time.Sleep(50 * time.Millisecond)
+		before := c2.Stats().RemoteHits
+		for end := time.Now().Add(3 * lag / 2); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			_, _ = c2.Get(t.Context(), "k")
+		}
+		return c2.Stats().RemoteHits == before
 	}
-	before := c2.Stats()
-	for range 20 {
-		_, _ = c2.Get(t.Context(), "k")
-		time.Sleep(50 * time.Millisecond)
+	for range 5 {
+		if inMemory() {
+			return
+		}
 	}
-	t.Logf("%+v", c2.Stats())
-	assert.Equal(t, before.RemoteHits, c2.Stats().RemoteHits)
+	assert.Fail(t, "memory is not trusted for long", "%+v", c2.Stats())
 }
 
 // front stands before a server, and can stand before another.

@@ -111,7 +111,7 @@ func TestP10FillThatBeganBeforeAnInvalidationByAnotherProcess(t *testing.T) {
 	}
 }
 
-func TestMemoryIsUntrustedWithoutTheChannelUntilResubscribed(t *testing.T) {
+func TestPubsubDisconnectMakesL1UntrustedUntilResubscribed(t *testing.T) {
 	t.Parallel()
 	addr := redistest.Start(t).Addr
 	p := newProxy(t, addr)
@@ -193,29 +193,43 @@ func TestAMessageThatGetsLostIsNoticedWithinMaxLag(t *testing.T) {
 	require.Equal(t, "new", a.get(t, "k"))
 }
 
-func TestAFlushDuringAFillDoesNotAdmitIt(t *testing.T) {
+func TestRedisFlushOrFailoverDuringFillDoesNotAdmitStaleFill(t *testing.T) {
 	t.Parallel()
-	client := redistest.Dial(t, redistest.Start(t).Addr)
-	s := &source{}
-	s.set("old")
-	a, b := newNode(t, s, client, cache.Config[string, string]{}), newNode(t, s, client, cache.Config[string, string]{})
-	for range 10 {
-		s.set("old")
-		require.NoError(t, a.Invalidate(t.Context(), "k"))
-		free := s.hold()
-		before := s.loads.Load()
-		var wg sync.WaitGroup
-		wg.Go(func() { a.get(t, "k") })
-		require.Eventually(t, func() bool { return s.loads.Load() > before }, soon, time.Millisecond)
-		s.set("new")
-		require.NoError(t, b.Invalidate(t.Context(), "k"))
-		require.NoError(t, client.FlushAll(t.Context()).Err())
-		_, err := b.store.Get(t.Context(), "test", []cache.Key{{ID: "k"}}, 0) // and it begins anew
-		require.NoError(t, err)
-		free()
-		wg.Wait()
-		require.Equal(t, "new", b.get(t, "k"))
-		require.Eventually(t, func() bool { return a.get(t, "k") == "new" }, soon, time.Millisecond)
+	for _, how := range []string{"flush", "failover"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			srv := redistest.Start(t, "--save", "")
+			client := redistest.Dial(t, srv.Addr)
+			s := &source{}
+			s.set("old")
+			a, b := newNode(t, s, client, cache.Config[string, string]{}), newNode(t, s, client, cache.Config[string, string]{})
+			for range 5 {
+				s.set("old")
+				require.NoError(t, a.Invalidate(t.Context(), "k"))
+				free := s.hold()
+				before := s.loads.Load()
+				var wg sync.WaitGroup
+				wg.Go(func() { a.get(t, "k") })
+				require.Eventually(t, func() bool { return s.loads.Load() > before }, soon, time.Millisecond)
+				require.NoError(t, client.Save(t.Context()).Err()) // as a replica has it
+				s.set("new")
+				require.NoError(t, b.Invalidate(t.Context(), "k"))
+				if how == "flush" {
+					require.NoError(t, client.FlushAll(t.Context()).Err())
+				} else {
+					require.NoError(t, srv.Kill())
+					require.NoError(t, srv.Start())
+				}
+				require.Eventually(t, func() bool { // and it begins anew
+					_, err := b.store.Get(t.Context(), "test", []cache.Key{{ID: "k"}}, 0)
+					return err == nil
+				}, soon, time.Millisecond)
+				free()
+				wg.Wait()
+				require.Equal(t, "new", b.get(t, "k"))
+				require.Eventually(t, func() bool { return a.get(t, "k") == "new" }, soon, time.Millisecond)
+			}
+		})
 	}
 }
 
@@ -295,7 +309,7 @@ func TestWhateverIsEvictedNothingStaleComesBack(t *testing.T) {
 	}
 }
 
-func TestRedisDownAddsLittleAndReadsStillLoadAndCoalesce(t *testing.T) {
+func TestRedisDownAddsAtMostTheTimeoutAndReadsStillLoadAndCoalesce(t *testing.T) {
 	t.Parallel()
 	srv := redistest.Start(t)
 	s := &source{}
@@ -373,7 +387,7 @@ func TestRedisDownDuringInvalidateIsReportedAndNothingOldIsReadUntilItIsDone(t *
 	}
 }
 
-func TestOneLoadPerKeyAcrossReplicas(t *testing.T) {
+func TestOneLoadPerKeyAcrossReplicasOnColdHotKey(t *testing.T) {
 	t.Parallel()
 	client := redistest.Dial(t, redistest.Start(t).Addr)
 	s := &source{}
@@ -438,7 +452,7 @@ func TestAFullRedisKeepsNothingNewAndInvalidates(t *testing.T) {
 }
 
 // A fill that is older than all that is remembered is refused: nobody can say what came since.
-func TestFillThatIsOlderThanTheLogIsRefused(t *testing.T) {
+func TestFillLongerThanTombstoneIsRefused(t *testing.T) {
 	t.Parallel()
 	client := redistest.Dial(t, redistest.Start(t).Addr)
 	a := rediscache.New(client, rediscache.Config{Timeout: time.Minute})
@@ -553,6 +567,23 @@ func TestWhatIsWrongIsSaidByNew(t *testing.T) {
 }
 
 // TestSlotsMoveWhileKeysAreInvalidated has the keys of a running load go from node to node.
+// An unsharded channel's messages go to every node of a Cluster, and cost as much on each.
+func TestChannelsOfAClusterAreSharded(t *testing.T) {
+	t.Parallel()
+	c, client := redistest.StartCluster(t)
+	s := &source{}
+	s.set("v")
+	newNode(t, s, client, cache.Config[string, string]{}).get(t, "k")
+	require.Eventually(t, func() bool {
+		sharded := 0
+		for _, node := range c.Nodes {
+			require.Empty(t, node.PubSubChannels(t.Context(), "*").Val())
+			sharded += len(node.PubSubShardChannels(t.Context(), "*").Val())
+		}
+		return sharded > 0
+	}, soon, time.Millisecond)
+}
+
 func TestSlotsMoveWhileKeysAreInvalidated(t *testing.T) {
 	t.Parallel()
 	c, client := redistest.StartCluster(t)
