@@ -1,6 +1,7 @@
 package cache_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -512,15 +513,16 @@ func TestAgesOfAnswersStayWithinTheBound(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
 		t.Helper()
-		c, err := cache.New(func(context.Context, int) (time.Time, error) { return time.Now(), nil }, cache.Config[int, time.Time]{Name: "test", Remote: remote, TTL: time.Minute, StaleWhileRevalidate: 10 * time.Second})
+		c, err := cache.New(func(context.Context, int) (int, error) { return int(time.Now().Unix()), nil }, cache.Config[int, int]{Name: "test", Remote: remote, TTL: time.Minute, StaleWhileRevalidate: 10 * time.Second})
 		require.NoError(t, err)
 		oldest, ends := time.Duration(0), map[time.Duration]bool{}
 		for range 2000 {
 			for key := range 20 {
 				at, err := c.Get(t.Context(), key)
 				require.NoError(t, err)
-				oldest = max(oldest, time.Since(at))
-				if age := time.Since(at); age > 50*time.Second {
+				age := time.Since(time.Unix(int64(at), 0))
+				oldest = max(oldest, age)
+				if age > 50*time.Second {
 					ends[age.Truncate(time.Second)] = true
 				}
 			}
@@ -699,14 +701,14 @@ func TestALoadOfAnOlderVersionIsNotKept(t *testing.T) {
 	tiers(t, func(t *testing.T, remote cache.Remote) {
 		t.Helper()
 		at := func(s int) time.Time { return time.Unix(1_700_000_000, 0).Add(time.Duration(s) * time.Second) }
-		now, loads := product{"one", at(1)}, 0
-		c, err := cache.New(func(context.Context, string) (product, error) {
+		now, loads := &product{"one", at(1)}, 0
+		c, err := cache.New(func(context.Context, string) (*product, error) {
 			loads++
-			if now.Title == "" {
-				return product{}, cache.ErrNotFound
+			if now == nil {
+				return nil, cache.ErrNotFound
 			}
 			return now, nil
-		}, cache.Config[string, product]{Name: "test", Remote: remote, UpdatedAt: func(p product) time.Time { return p.UpdatedAt }})
+		}, cache.Config[string, *product]{Name: "test", Remote: remote, UpdatedAt: func(p *product) time.Time { return p.UpdatedAt }})
 		require.NoError(t, err)
 		title := func() string {
 			p, err := c.Get(t.Context(), "k")
@@ -719,9 +721,9 @@ func TestALoadOfAnOlderVersionIsNotKept(t *testing.T) {
 		require.Equal(t, "one", title())
 		require.NoError(t, c.InvalidateStale(t.Context(), cache.Stale[string]{Keys: []string{"k"}, UpdatedAt: at(2)}))
 		require.Equal(t, "one", title(), "the replica lags behind the webhook")
-		now = product{}
+		now = nil
 		require.Equal(t, "none", title(), "so does one that does not know of it yet")
-		now = product{"two", at(2)}
+		now = &product{"two", at(2)}
 		require.Equal(t, "two", title())
 		require.Equal(t, 4, loads)
 		require.Equal(t, "two", title())
@@ -730,7 +732,7 @@ func TestALoadOfAnOlderVersionIsNotKept(t *testing.T) {
 		require.Equal(t, "two", title())
 		require.Equal(t, "two", title())
 		require.Equal(t, 5, loads)
-		now = product{}
+		now = nil
 		require.NoError(t, c.Invalidate(t.Context(), "k"))
 		require.Equal(t, "none", title())
 	})
@@ -765,15 +767,15 @@ func TestMutatingAReturnedValueDoesNotChangeTheCachedOne(t *testing.T) {
 	t.Parallel()
 	tiers(t, func(t *testing.T, remote cache.Remote) {
 		t.Helper()
-		c, err := cache.New(func(context.Context, string) ([]string, error) { return []string{"a"}, nil }, cache.Config[string, []string]{
-			Name: "test", Remote: remote, Clone: func(v []string) []string { return append([]string{}, v...) },
+		c, err := cache.New(func(context.Context, string) ([]byte, error) { return []byte("a"), nil }, cache.Config[string, []byte]{
+			Name: "test", Remote: remote, Clone: bytes.Clone,
 		})
 		require.NoError(t, err)
 		for range 3 {
 			v, err := c.Get(t.Context(), "k")
 			require.NoError(t, err)
-			require.Equal(t, []string{"a"}, v)
-			v[0] = "changed"
+			require.Equal(t, "a", string(v))
+			v[0] = 'b'
 		}
 	})
 }

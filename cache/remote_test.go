@@ -193,23 +193,23 @@ func TestUndecodableL2EntryIsAMissNotAnErrorAndSchemaVersionChangeIsAMiss(t *tes
 		store := new(cache.Memory)
 		type v1 struct{ N int }
 		type v2 struct{ N string }
-		a, err := cache.New(func(context.Context, string) (v1, error) { return v1{1}, nil }, cache.Config[string, v1]{Name: "test", Remote: store})
+		a, err := cache.New(func(context.Context, string) (*v1, error) { return &v1{1}, nil }, cache.Config[string, *v1]{Name: "test", Remote: store})
 		require.NoError(t, err)
 		_, err = a.Get(t.Context(), "k")
 		require.NoError(t, err)
-		b, err := cache.New(func(context.Context, string) (v2, error) { return v2{"2"}, nil }, cache.Config[string, v2]{Name: "test", Remote: store.Peer()})
+		b, err := cache.New(func(context.Context, string) (*v2, error) { return &v2{"2"}, nil }, cache.Config[string, *v2]{Name: "test", Remote: store.Peer()})
 		require.NoError(t, err)
 		got, err := b.Get(t.Context(), "k")
 		require.NoError(t, err)
-		require.Equal(t, v2{"2"}, got)
+		require.Equal(t, &v2{"2"}, got)
 		require.Equal(t, uint64(1), b.Stats().CodecErrors)
 		loads := 0
-		d, err := cache.New(func(context.Context, string) (v2, error) { loads++; return v2{"3"}, nil }, cache.Config[string, v2]{Name: "test", Remote: store.Peer(), Schema: 7})
+		d, err := cache.New(func(context.Context, string) (*v2, error) { loads++; return &v2{"3"}, nil }, cache.Config[string, *v2]{Name: "test", Remote: store.Peer(), Schema: 7})
 		require.NoError(t, err)
 		for range 2 {
 			got, err = d.Get(t.Context(), "k")
 			require.NoError(t, err)
-			require.Equal(t, v2{"3"}, got)
+			require.Equal(t, &v2{"3"}, got)
 		}
 		require.Equal(t, 1, loads)
 		require.Zero(t, d.Stats().CodecErrors)
@@ -220,7 +220,8 @@ func TestAValueThatDoesNotEncodeIsKeptInThisProcess(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store, loads := new(cache.Memory), 0
-		c, err := cache.New(func(context.Context, string) (func(), error) { loads++; return func() {}, nil }, cache.Config[string, func()]{Name: "test", Remote: store})
+		type odd struct{ F func() }
+		c, err := cache.New(func(context.Context, string) (*odd, error) { loads++; return &odd{}, nil }, cache.Config[string, *odd]{Name: "test", Remote: store})
 		require.NoError(t, err)
 		for range 2 {
 			_, err = c.Get(t.Context(), "k")

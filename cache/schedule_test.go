@@ -152,10 +152,10 @@ func runSchedule(t *testing.T, seed uint64) (refused uint64) {
 	w := &world{s: &schedule{rng: rng}}
 	store := new(cache.Memory)
 	shape := rng.IntN(4)
-	var caches [2]*cache.Cache[string, int]
+	var caches [2]*cache.Cache[int, int]
 	for p := range caches {
 		name := string(rune('A' + p))
-		cfg := cache.Config[string, int]{Name: "test", Tags: func(string, int) []string { return []string{"t"} }, NoLocal: shape == 1, TTL: time.Hour}
+		cfg := cache.Config[int, int]{Name: "test", Tags: func(int, int) []string { return []string{"t"} }, NoLocal: shape == 1, TTL: time.Hour}
 		if shape != 0 || p == 0 {
 			cfg.Remote = &gated{Memory: store.Peer(), w: w, s: w.s, name: name, p: p}
 		}
@@ -165,7 +165,7 @@ func runSchedule(t *testing.T, seed uint64) (refused uint64) {
 		if shape == 0 { // one tier: both are the same process
 			cfg.Remote, cfg.NoLocal = nil, false
 		}
-		c, err := cache.New(func(context.Context, string) (int, error) {
+		c, err := cache.New(func(context.Context, int) (int, error) {
 			w.s.gate(name + " loads")
 			w.mu.Lock()
 			v := w.source
@@ -189,7 +189,7 @@ func runSchedule(t *testing.T, seed uint64) (refused uint64) {
 					w.mu.Lock()
 					floor := w.floor[p]
 					w.mu.Unlock()
-					v, err := c.Get(t.Context(), "k")
+					v, err := c.Get(t.Context(), 1)
 					w.mu.Lock()
 					if (err != nil || v < floor) && w.failed == "" {
 						w.failed = fmt.Sprintf("seed %d, shape %d: process %d gets %d, %v after %d was invalid", seed, shape, p, v, err, floor)
@@ -213,7 +213,7 @@ func runSchedule(t *testing.T, seed uint64) (refused uint64) {
 			if tags[i] {
 				err = caches[p].InvalidateTags(t.Context(), "", "t")
 			} else {
-				err = caches[p].Invalidate(t.Context(), "k")
+				err = caches[p].Invalidate(t.Context(), 1)
 			}
 			w.mu.Lock()
 			if err != nil {
@@ -235,7 +235,7 @@ func runSchedule(t *testing.T, seed uint64) (refused uint64) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			v, err := c.Get(t.Context(), "k")
+			v, err := c.Get(t.Context(), 1)
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			if err != nil || v != w.source {
