@@ -26,7 +26,7 @@ func TestP10FillStartedBeforeInvalidateNeverBecomesVisibleAfterIt(t *testing.T) 
 		invalidate func(ctx context.Context, c *cache.Cache[string, string]) error
 	}{
 		{"key", func(ctx context.Context, c *cache.Cache[string, string]) error { return c.Invalidate(ctx, "k") }},
-		{"tag", func(ctx context.Context, c *cache.Cache[string, string]) error {
+		{"tag_invalidation_beats_inflight_fill", func(ctx context.Context, c *cache.Cache[string, string]) error {
 			return c.InvalidateTags(ctx, "", "tag")
 		}},
 		{"scope", func(ctx context.Context, c *cache.Cache[string, string]) error { return c.InvalidateScope(ctx, "") }},
@@ -851,15 +851,11 @@ func TestConfig(t *testing.T) {
 		"MaxEntries is -1":                         {MaxEntries: -1},
 		"MaxBytes is -1":                           {MaxBytes: -1},
 		"MaxBatch is -1":                           {MaxBatch: -1},
-		"TTL is -1ns":                              {TTL: -1},
-		"TTL is 2562047h47m16.854775807s":          {TTL: math.MaxInt64},
-		"NegativeTTL is -2ns":                      {NegativeTTL: -2},
 		"Jitter is 1":                              {Jitter: 1},
 		"Jitter is NaN":                            {Jitter: math.NaN()},
 		"Config.Name is empty":                     {Remote: store},
 		"NoLocal is set":                           {NoLocal: true},
 		"Fleet is 1s":                              {Fleet: time.Second},
-		"MaxLag is 1ns":                            {MaxLag: 1},
 		"Config.Encode or Config.Decode is nil":    {Encode: func(string) ([]byte, error) { return nil, nil }},
 	} {
 		_, err := cache.New(load, cfg)
@@ -873,9 +869,73 @@ func TestConfig(t *testing.T) {
 	require.NoError(t, err)
 	_, err = cache.New(load, cache.Config[string, string]{Name: "a", Remote: store})
 	require.ErrorContains(t, err, `Config.Name "a" is another cache's`)
-	c, err := cache.New(load, cache.Config[string, string]{TTL: 365 * 24 * time.Hour, StaleIfError: 365 * 24 * time.Hour, StaleWhileRevalidate: 365 * 24 * time.Hour})
-	require.NoError(t, err)
-	require.ErrorContains(t, c.InvalidateTags(t.Context(), "", "x"), "Config.Tags is nil")
+	require.ErrorContains(t, newCache(t, &source{}, cache.Config[string, string]{}).InvalidateTags(t.Context(), "", "x"), "Config.Tags is nil")
+}
+
+func TestDurationMaxIntAndZeroTTLHaveDefinedMeaning(t *testing.T) {
+	t.Parallel()
+	for want, cfg := range map[string]cache.Config[string, string]{
+		"TTL is -1ns; want 0 to 8760h0m0s":        {TTL: -1},
+		"TTL is 2562047h47m16.854775807s; want 0": {TTL: math.MaxInt64},
+		"NegativeTTL is -2ns":                     {NegativeTTL: -2},
+		"StaleIfError is 2562047h47m":             {StaleIfError: math.MaxInt64},
+		"MaxLag is 1ns":                           {MaxLag: 1},
+	} {
+		_, err := cache.New((&source{}).load, cfg)
+		require.ErrorContains(t, err, want)
+	}
+	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
+		const year = 365 * 24 * time.Hour
+		for ttl, fresh := range map[time.Duration]time.Duration{0: 5 * time.Minute, year: year} {
+			s := &source{}
+			s.set("k", "v")
+			c := newCache(t, s, cache.Config[string, string]{Name: ttl.String(), Remote: remote, TTL: ttl, Jitter: -1, StaleIfError: ttl, StaleWhileRevalidate: ttl})
+			requireGet(t, c, "k", "v")
+			time.Sleep(fresh - time.Second)
+			requireGet(t, c, "k", "v")
+			require.Equal(t, 1, s.count())
+			time.Sleep(time.Second)
+			requireGet(t, c, "k", "v")
+			synctest.Wait() // for what is loaded behind
+			require.Equal(t, 2, s.count(), "%v after %v", ttl, fresh)
+		}
+	})
+}
+
+// Hooks may look at the cache and invalidate.
+func TestHooksAreToldOfLoadsAndOfWhatIsNotKept(t *testing.T) {
+	t.Parallel()
+	tiers(t, func(t *testing.T, remote cache.Remote) {
+		t.Helper()
+		s := &source{takes: time.Second}
+		var c *cache.Cache[string, string]
+		var loaded, refused []string
+		c = newCache(t, s, cache.Config[string, string]{Remote: remote, Hooks: cache.Hooks{
+			Loaded: func(key cache.Key, took time.Duration, err error) {
+				loaded = append(loaded, fmt.Sprint(key.ID, " in ", took, ": ", err, ", ", c.Stats().Loads))
+				if key.ID == "stale" {
+					require.NoError(t, c.Invalidate(t.Context(), "stale"))
+				}
+			},
+			Refused: func(key cache.Key) {
+				refused = append(refused, key.ID)
+				require.NoError(t, c.Invalidate(t.Context(), key.ID))
+			},
+		}})
+		s.set("k", "v")
+		s.set("stale", "v")
+		requireGet(t, c, "k", "v")
+		_, err := c.Get(t.Context(), "none")
+		require.ErrorIs(t, err, cache.ErrNotFound)
+		s.fail(errAway)
+		_, err = c.Get(t.Context(), "away")
+		require.ErrorIs(t, err, errAway)
+		s.fail(nil)
+		requireGet(t, c, "stale", "v")
+		require.Equal(t, []string{"k in 1s: <nil>, 1", "none in 1s: cache: not found, 2", "away in 1s: " + errAway.Error() + ", 3", "stale in 1s: <nil>, 4"}, loaded)
+		require.Equal(t, []string{"stale"}, refused)
+	})
 }
 
 // number is a key of its own type.

@@ -165,7 +165,7 @@ func TestBrokenTiersAreCaught(t *testing.T) {
 			return b.Memory.Invalidate(context.WithoutCancel(ctx), name, what)
 		}}, "CancelledCallsFail"},
 		"collides":                    {&broken{get: colliding, fill: collidingFill}, "KeyWithAnyBytesAndTwoCachesOnOneRemoteDoNotCollide"},
-		"brings back forgotten tags":  {forgetfulTags(), "TagThatIsForgottenDoesNotBringItsEntriesBack"},
+		"brings back forgotten tags":  {forgetfulTags(), "TagMarkerExpiryNeverResurrects"},
 		"replaces newer by older":     {overwriting(), "OlderLoadDoesNotReplaceANewerOne"},
 		"refills validate the old":    {perKeyToken(), "RefillDoesNotValidateTheOlderFill"},
 		"a claim outlives its key":    {&broken{invalidate: keepClaims}, "ClaimIsFreedByAnInvalidation"},
