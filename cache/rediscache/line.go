@@ -50,8 +50,7 @@ type line struct {
 	s       *Store
 	parts   []*part
 	breaker *breaker.Breaker
-	own     string   // a channel that only this process has
-	quick   sync.Map // of a server's *redis.Client the one that reads
+	own     string // a channel that only this process has
 	starts  sync.Once
 	faster  chan struct{} // a cache wants it to beat more often
 	warned  atomic.Bool   // that the server does not say which one it is
@@ -93,7 +92,8 @@ func (l *line) start() error {
 // node is the server of the line.
 func (l *line) node(ctx context.Context) (*redis.Client, error) {
 	if c, ok := l.s.client.(*redis.ClusterClient); ok {
-		return redislua.Within(ctx, "find the server", func(ctx context.Context) (*redis.Client, error) { return c.MasterForKey(ctx, l.parts[0].key("meta")) })
+		node, err := c.MasterForKey(ctx, l.parts[0].key("meta"))
+		return node, wrap("find the server", err)
 	}
 	client, _ := l.s.client.(*redis.Client)
 	return client, nil
@@ -114,19 +114,6 @@ func (l *line) ask(ctx context.Context, do func(pipe redis.Pipeliner)) (who serv
 		return who, err
 	}
 	return l.askNode(ctx, node, do)
-}
-
-// askQuick is ask with a client that gives up after Config.Timeout by itself, whatever its owner's waits for: who calls it needs no goroutine to be left behind in.
-func (l *line) askQuick(ctx context.Context, do func(pipe redis.Pipeliner)) (who server, err error) {
-	node, err := l.node(ctx)
-	if err != nil {
-		return who, err
-	}
-	quick, ok := l.quick.Load(node)
-	if !ok {
-		quick, _ = l.quick.LoadOrStore(node, node.WithTimeout(l.s.cfg.Timeout)) // it has the same connections
-	}
-	return l.askNode(ctx, quick.(*redis.Client), do) //nolint:forcetypeassert // nothing else is in there
 }
 
 func (l *line) askNode(ctx context.Context, node *redis.Client, do func(pipe redis.Pipeliner)) (who server, err error) {

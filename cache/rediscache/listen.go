@@ -331,16 +331,16 @@ func (l *line) beatOnce(every time.Duration) {
 			p.mu.Unlock()
 		}
 		var info, replication *redis.StringCmd
-		who, err := l.ask(ctx, func(pipe redis.Pipeliner) {
+		node, err := l.node(ctx)
+		if err != nil {
+			return struct{}{}, err
+		}
+		who, err := l.askNode(ctx, node, func(pipe redis.Pipeliner) {
 			info, replication = pipe.Info(ctx, "server"), pipe.Info(ctx, "replication")
 			for i, p := range l.parts {
 				metas[i] = pipe.Get(ctx, p.key("meta"))
 			}
 		})
-		node, err2 := l.node(ctx)
-		if err2 != nil {
-			return struct{}{}, err2
-		}
 		run, err := l.runOf(node, info, replication, err)
 		if err != nil {
 			return struct{}{}, err

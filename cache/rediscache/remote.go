@@ -97,16 +97,11 @@ type question struct {
 	target string
 }
 
-// get reads through the breaker. It is Guard, and not Call, for the goroutine in which a read could be left behind takes as long as the read.
-func (l *line) get(ctx context.Context, n names, qs []question, claim time.Duration) (answers []cache.Answer, err error) {
+func (l *line) get(ctx context.Context, n names, qs []question, claim time.Duration) ([]cache.Answer, error) {
 	if err := l.start(); err != nil {
 		return nil, err
 	}
-	err = breaker.Guard(l.breaker, func(ctx context.Context, _ struct{}) (err error) {
-		answers, err = l.readOrClaim(ctx, n, qs, claim)
-		return err
-	})(ctx, struct{}{})
-	return answers, err
+	return breaker.Call(ctx, l.breaker, func(ctx context.Context) ([]cache.Answer, error) { return l.readOrClaim(ctx, n, qs, claim) })
 }
 
 func (l *line) readOrClaim(ctx context.Context, n names, qs []question, claim time.Duration) ([]cache.Answer, error) {
@@ -217,8 +212,7 @@ func (l *line) read(ctx context.Context, n names, qs []question, claim time.Dura
 		}
 	}
 	if len(drops) > 0 {
-		_, err := redislua.Within(ctx, "no answer", func(ctx context.Context) ([]bool, error) { return l.fill(ctx, n, drops) })
-		if err != nil {
+		if _, err := l.fill(ctx, n, drops); err != nil {
 			return nil, err
 		}
 	}
@@ -246,7 +240,7 @@ func (l *line) readAll(ctx context.Context, parts []*reading, cmds []asked, qs [
 			r.p.mu.Unlock()
 		}
 		var now *redis.TimeCmd
-		who, err := l.askQuick(ctx, func(pipe redis.Pipeliner) {
+		who, err := l.ask(ctx, func(pipe redis.Pipeliner) {
 			now = pipe.Time(ctx) // what is read after it was not older then
 			for _, r := range parts {
 				for _, i := range r.of {
@@ -273,8 +267,7 @@ func (l *line) readAll(ctx context.Context, parts []*reading, cmds []asked, qs [
 		}
 		switch {
 		case len(unknown) > 0:
-			_, err := redislua.Within(ctx, "no answer", func(ctx context.Context) (struct{}, error) { return struct{}{}, l.adopt(ctx, unknown, who) })
-			if err != nil {
+			if err := l.adopt(ctx, unknown, who); err != nil {
 				return err
 			}
 		case who.listened || who.asked:
@@ -306,7 +299,7 @@ func (l *line) checkTags(ctx context.Context, tagged []*reading, entries []unpac
 	if len(tagged) == 0 {
 		return nil
 	}
-	who, err := l.askQuick(ctx, func(pipe redis.Pipeliner) {
+	who, err := l.ask(ctx, func(pipe redis.Pipeliner) {
 		for _, r := range tagged {
 			r.mget = pipe.MGet(ctx, r.keys...)
 		}

@@ -36,7 +36,7 @@ import (
 type Config struct {
 	// Space is what all keys begin with; "" means "breakwater". Queues and records may have the same.
 	Space string
-	// Timeout is how long a read or a fill may take; 0 means 100 ms. After a few failures in a row Redis is left alone for a second: reads then cost nothing and go to the loader.
+	// Timeout is how long a read or a fill may take, whatever the client's own timeouts; 0 means 100 ms. A call that hangs is left behind. After a few failures in a row Redis is left alone for a second: reads then cost nothing and go to the loader.
 	Timeout time.Duration
 	// InvalidateTimeout is how long an invalidation may take, with what it is tried again; 0 means 2 s. The caller's deadline counts too.
 	InvalidateTimeout time.Duration
@@ -100,7 +100,7 @@ func New(client redis.UniversalClient, cfg Config) *Store {
 		l := &line{s: s, pending: map[pend]unsure{}, faster: make(chan struct{}, 1)}
 		l.breaker, s.err = breaker.New("cache", breaker.Config{
 			Timeout: cfg.Timeout, ConsecutiveFailures: 5, OpenFor: time.Second, MaxOpenFor: time.Second, Classify: classify, Logger: s.log,
-			MaxAbandoned: 10_000, // fills that hang end with the client's own timeouts, and nobody waits for them
+			MaxAbandoned: 10_000, // what hangs ends with the client's own timeouts, and nobody waits for it
 		})
 		for p := i; p < partitions; p += n {
 			l.parts = append(l.parts, &part{l: l, prefix: "{" + escape.Replace(cmp.Or(cfg.Space, "breakwater")) + ":cache:" + strconv.Itoa(p) + "}:", lease: &cache.Lease{}})
