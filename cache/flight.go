@@ -156,13 +156,12 @@ func (c *Cache[K, V]) run(ctx context.Context, fs []*flight[K, V]) {
 		}
 	})
 	defer stop()
-	c.guard(fs, func() {
-		missing := fs
-		if c.cfg.Remote != nil && !fs[0].read {
-			missing = c.ask(ctx, fs)
-		}
-		c.loadAll(ctx, missing)
-	})
+	missing := fs
+	if c.cfg.Remote != nil && !fs[0].read {
+		missing = nil
+		c.guard(fs, func() { missing = c.ask(ctx, fs) })
+	}
+	c.guard(missing, func() { c.loadAll(ctx, missing) }) // the others may be another goroutine's now
 }
 
 // ask settles what the Remote knows, and returns what has to be loaded.

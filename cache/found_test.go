@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -367,4 +368,49 @@ func TestALoadIsConcernedByMoreTagsThanAreRemembered(t *testing.T) {
 		s.free()
 		get(t.Context(), c, "k").is(t, "new")
 	})
+}
+
+func TestALoadThatExitsFailsNoKeyThatAnotherProcessLoads(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := new(cache.Memory)
+		others := &source{takes: time.Second}
+		others.set("busy", "v")
+		b := newCache(t, others, cache.Config[string, string]{Remote: store.Peer(), Fleet: 5 * time.Second})
+		a, err := cache.New(func(context.Context, string) (string, error) { runtime.Goexit(); return "", nil }, cache.Config[string, string]{Name: "test", Remote: store, Fleet: 5 * time.Second})
+		require.NoError(t, err)
+		busy := get(t.Context(), b, "busy")
+		synctest.Wait()
+		got, err := a.GetMany(t.Context(), []string{"busy", "exits"})
+		require.ErrorIs(t, err, cache.ErrLoadExited)
+		require.Equal(t, map[string]string{"busy": "v"}, got)
+		busy.is(t, "v")
+	})
+}
+
+func TestALoadThatFailedHasGivenItsClaimUp(t *testing.T) {
+	t.Parallel()
+	for how, load := range map[string]func() error{"fails": func() error { return errAway }, "panics": func() error { panic("no") }} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				c, err := cache.New(func(context.Context, string) (string, error) { return "", load() }, cache.Config[string, string]{Name: "test", Remote: slowFill{new(cache.Memory)}, Fleet: 5 * time.Second})
+				require.NoError(t, err)
+				for range 3 {
+					begun := time.Now()
+					_, err = c.Get(t.Context(), "k")
+					require.Error(t, err)
+					require.Equal(t, time.Millisecond, time.Since(begun), "of the fill that gives it up, and none of waiting for itself")
+				}
+			})
+		})
+	}
+}
+
+// slowFill takes a while to fill.
+type slowFill struct{ *cache.Memory }
+
+func (s slowFill) Fill(ctx context.Context, name string, fills []cache.Fill) ([]bool, error) {
+	time.Sleep(time.Millisecond)
+	return s.Memory.Fill(ctx, name, fills)
 }

@@ -140,6 +140,7 @@ func (c *Cache[K, V]) landed(ctx context.Context, begin int64, took time.Duratio
 		if ctx.Err() != nil { // whatever the load made of that
 			l.err = fmt.Errorf("%w: %w", context.Cause(ctx), l.err)
 		}
+		c.drop(ctx, f) // who tries again at once does not wait for its own claim
 		c.failed(f, l.err)
 		return out
 	default:
@@ -244,8 +245,8 @@ func (c *Cache[K, V]) guard(fs []*flight[K, V], do func()) {
 			c.cfg.Logger.Error("cache: a load panicked", "cache", c.cfg.Name, "key", fs[0].name, "error", err)
 		}
 		for _, f := range fs {
-			c.failed(f, err)
 			c.drop(context.Background(), f)
+			c.failed(f, err)
 		}
 	}()
 	do()

@@ -7,7 +7,7 @@ import (
 	"github.com/maypok86/otter/v2/stats"
 )
 
-// Hooks are told of what happens; nil ones are not. They are called from many goroutines, and must not block or panic.
+// Hooks are told of what happens; nil ones are not. They are called from many goroutines, before those who wait have their answer: they must not block or panic, nor Get the key that they are told of, which would wait for itself.
 type Hooks struct {
 	// Loaded is told of each load, with its error.
 	Loaded func(key Key, took time.Duration, err error)
