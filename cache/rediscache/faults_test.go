@@ -2,6 +2,7 @@ package rediscache_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -567,70 +568,68 @@ func TestWhatIsWrongIsSaidByNew(t *testing.T) {
 }
 
 // TestSlotsMoveWhileKeysAreInvalidated has the keys of a running load go from node to node.
-// An unsharded channel's messages go to every node of a Cluster, and cost as much on each.
-func TestChannelsOfAClusterAreSharded(t *testing.T) {
+
+// A server that is full lets nobody claim. What it has is served all the same, and only what it lacks is loaded.
+func TestAFullRedisServesWhatItHasWithFleetToo(t *testing.T) {
 	t.Parallel()
-	c, client := redistest.StartCluster(t)
+	client := redistest.Dial(t, redistest.Start(t).Addr)
 	s := &source{}
 	s.set("v")
-	newNode(t, s, client, cache.Config[string, string]{}).get(t, "k")
-	require.Eventually(t, func() bool {
-		sharded := 0
-		for _, node := range c.Nodes {
-			require.Empty(t, node.PubSubChannels(t.Context(), "*").Val())
-			sharded += len(node.PubSubShardChannels(t.Context(), "*").Val())
-		}
-		return sharded > 0
-	}, soon, time.Millisecond)
+	n := newNode(t, s, client, cache.Config[string, string]{NoLocal: true, Fleet: 5 * time.Second})
+	keys := []string{"a", "b", "c"}
+	_, err := n.GetMany(t.Context(), keys)
+	require.NoError(t, err)
+	require.NoError(t, client.ConfigSet(t.Context(), "maxmemory", "1").Err())
+	got, err := n.GetMany(t.Context(), append(keys, "new"))
+	require.NoError(t, err)
+	require.Len(t, got, 4)
+	require.Equal(t, int64(4), s.loads.Load())
 }
 
-func TestSlotsMoveWhileKeysAreInvalidated(t *testing.T) {
+func TestAClaimThatComesAfterItsTimeIsGivenUp(t *testing.T) {
 	t.Parallel()
-	c, client := redistest.StartCluster(t)
+	client := redistest.Dial(t, redistest.Start(t).Addr)
 	s := &source{}
-	s.set("0")
-	a, b := newNode(t, s, client, cache.Config[string, string]{MaxLag: 500 * time.Millisecond}), newNode(t, s, client, cache.Config[string, string]{MaxLag: 500 * time.Millisecond})
-	slot, err := client.ClusterKeySlot(t.Context(), a.store.KeyOf("", "meta")).Result()
+	s.set("v")
+	store := rediscache.New(client, rediscache.Config{}) // whose reads take 100 ms at most
+	t.Cleanup(store.Close)
+	c, err := cache.New(s.load, cache.Config[string, string]{Name: "test", Remote: store, Fleet: 20 * time.Second})
 	require.NoError(t, err)
-	var stop atomic.Bool
-	var rounds atomic.Int64
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for i := 1; !stop.Load(); i++ {
-			want := fmt.Sprint(i)
-			s.set(want)
-			for {
-				err := a.Invalidate(t.Context(), "k")
-				if err == nil {
-					break
-				}
-			}
-			for range 5 {
-				if v, err := a.Get(t.Context(), "k"); err != nil || v != want {
-					t.Errorf("%q, %v; want %s", v, err, want)
-				}
-			}
-			begun := time.Now()
-			for {
-				v, err := b.Get(t.Context(), "k")
-				if err == nil && v == want {
-					break
-				}
-				if time.Since(begun) > 3*time.Second {
-					t.Errorf("the other process has %q, %v; want %s", v, err, want)
-					break
-				}
-			}
-			rounds.Add(1)
-		}
-	})
-	for round := range 4 {
-		before := rounds.Load()
-		require.Eventually(t, func() bool { return rounds.Load() > before+20 }, 30*time.Second, time.Millisecond)
-		c.Move(t, int(slot), (c.Owner(t, int(slot))+1+round%2)%3)
+	(&node{c, store}).listens(t)
+	require.NoError(t, client.Do(t.Context(), "client", "pause", 1000, "write").Err())
+	_, err = c.Get(t.Context(), "k") // loads, without having heard of its claim
+	require.NoError(t, err)
+	require.Equal(t, int64(2), s.loads.Load())
+	require.NoError(t, client.Set(t.Context(), "written", 1, 0).Err()) // the pause is over
+	require.Eventually(t, func() bool { return client.Exists(t.Context(), store.KeyOf("", "c:test::k")).Val() == 0 }, soon, time.Millisecond)
+}
+
+// refusing is a hook of a client that lets no pipeline through, and says so only by its error.
+type refusing struct{ redis.Hook }
+
+func (refusing) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (refusing) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (refusing) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(context.Context, []redis.Cmder) error { return errRefusing }
+}
+
+var errRefusing = errors.New("the client's hook says no")
+
+func TestTheClientsHooksAreHeard(t *testing.T) {
+	t.Parallel()
+	client := redistest.Dial(t, redistest.Start(t).Addr)
+	store := rediscache.New(client, rediscache.Config{Timeout: time.Second})
+	t.Cleanup(store.Close)
+	keys := []cache.Key{{ID: "1"}, {ID: "2"}}
+	now, err := store.Get(t.Context(), "test", keys, 0)
+	require.NoError(t, err)
+	client.AddHook(refusing{})
+	_, err = store.Get(t.Context(), "test", keys, 0)
+	require.ErrorIs(t, err, errRefusing)
+	fills := make([]cache.Fill, len(keys))
+	for i, key := range keys {
+		fills[i] = cache.Fill{Key: key, Mark: now[i].Mark, Stamp: now[i].Stamp, Value: []byte("v"), Fresh: time.Minute, Keep: time.Minute}
 	}
-	before := rounds.Load()
-	require.Eventually(t, func() bool { return rounds.Load() > before+20 }, 30*time.Second, time.Millisecond)
-	stop.Store(true)
-	wg.Wait()
+	_, err = store.Fill(t.Context(), "test", fills)
+	require.ErrorIs(t, err, errRefusing)
 }

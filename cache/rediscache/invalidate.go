@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -61,7 +63,9 @@ func (s *Store) Invalidate(ctx context.Context, name string, what []cache.Invali
 				if err := p.invalidate(ctx, some); err != nil {
 					p.l.remember(p, some)
 					mu.Lock()
-					errs = append(errs, err)
+					if !slices.ContainsFunc(errs, func(other error) bool { return other.Error() == err.Error() }) { // all partitions of a server say the same
+						errs = append(errs, err)
+					}
 					mu.Unlock()
 				}
 			}
@@ -78,13 +82,20 @@ func (p *part) invalidate(ctx context.Context, all []told) error {
 	p.l.mu.Lock()
 	began := p.l.unsures
 	p.l.mu.Unlock()
+	var failed atomic.Pointer[error]
 	v, err := redislua.Within(ctx, "no answer", func(ctx context.Context) (v any, err error) {
 		err = redislua.Retry(ctx, p.l.s.client, redislua.Lossy, func() error {
-			v, err = p.run(ctx, all)
-			return err
+			var tried error
+			if v, tried = p.run(ctx, all); tried != nil {
+				failed.Store(&tried)
+			}
+			return tried
 		})
 		return v, err
 	})
+	if last := failed.Load(); err != nil && last != nil && !errors.Is(err, *last) {
+		err = fmt.Errorf("%w; before: %w", err, *last)
+	}
 	if err != nil {
 		return wrap("invalidate", err)
 	}
@@ -174,23 +185,27 @@ func (l *line) flush(ctx context.Context) error {
 	return nil
 }
 
-// Purge implements [cache.Remote]. It looks through the names of all keys of the server (SCAN), a thousand at a time: on a large one it takes seconds, and holds nobody up. Only ctx bounds it.
+// Purge implements [cache.Remote]. It looks through the names of all keys of the server, of all masters in a Cluster (SCAN), a thousand at a time: on a large one it takes seconds, and holds nobody up. Only ctx bounds it.
 func (s *Store) Purge(ctx context.Context, name, scope string) error {
 	if err := s.Invalidate(ctx, name, []cache.Invalidation{{Kind: cache.OfScope, Scope: scope}}); err != nil {
 		return err
 	}
 	p, n := s.partOf(scope), namesOf(name)
 	_, err := redislua.Within(ctx, "no answer", func(ctx context.Context) (int, error) {
-		node, err := p.l.node(ctx)
-		if err != nil {
-			return 0, err
-		}
 		entries := n.target(cache.OfKey, scope, "")
-		_, err = purgeScript.Run(ctx, s.client, []string{p.key("meta"), p.key("log"), p.key("floors")}, entries, n.target(cache.OfTag, scope, ""), n.target(cache.OfScope, scope, ""))
+		_, err := purgeScript.Run(ctx, s.client, []string{p.key("meta"), p.key("log"), p.key("floors")}, entries, n.target(cache.OfTag, scope, ""), n.target(cache.OfScope, scope, ""))
 		if err != nil {
 			return 0, err
 		}
-		return redislua.Purge(ctx, s.client, node, redislua.Glob(p.prefix)+"[etc]"+redislua.Glob(entries[1:])+"*") // claims and tags' markers too
+		match := redislua.Glob(p.prefix) + "[etc]" + redislua.Glob(entries[1:]) + "*" // claims and tags' markers too
+		c, ok := s.client.(*redis.ClusterClient)
+		if !ok {
+			return redislua.Purge(ctx, s.client, s.client, match)
+		}
+		return 0, c.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { // its slot may have moved, or be on its way
+			_, err := redislua.Purge(ctx, c, node, match)
+			return err
+		})
 	})
 	return wrap("purge", err)
 }

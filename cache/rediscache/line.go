@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"fmt"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -93,7 +94,10 @@ func (l *line) start() error {
 func (l *line) node(ctx context.Context) (*redis.Client, error) {
 	if c, ok := l.s.client.(*redis.ClusterClient); ok {
 		node, err := c.MasterForKey(ctx, l.parts[0].key("meta"))
-		return node, wrap("find the server", err)
+		if err != nil {
+			return nil, fmt.Errorf("find the server: %w", err)
+		}
+		return node, nil
 	}
 	client, _ := l.s.client.(*redis.Client)
 	return client, nil

@@ -33,10 +33,12 @@ func gather[T any](out []T, lineOf func(i int) *line, ask func(l *line, of []int
 		for of := range slices.Chunk(all, atOnce) {
 			got, err := ask(l, of)
 			mu.Lock()
-			for n, i := range of[:len(got)] {
-				out[i] = got[n]
-			}
-			if some = some || err == nil; err != nil {
+			if err == nil {
+				some = true
+				for n, i := range of {
+					out[i] = got[n]
+				}
+			} else {
 				errs = append(errs, err)
 			}
 			mu.Unlock()
@@ -121,11 +123,32 @@ func (l *line) readOrClaim(ctx context.Context, n names, qs []question, claim ti
 	if len(at) == 0 {
 		return answers, nil
 	}
-	claimed, err := l.read(ctx, n, pick(qs, at), claim) // looks again: another may have filled it just before
+	lacking := pick(qs, at)
+	claimed, err := l.read(ctx, n, lacking, claim) // looks again: another may have filled it just before
+	if ctx.Err() != nil {
+		l.unclaim(ctx, n, lacking, claimed)
+		return nil, context.Cause(ctx)
+	}
+	if _, said := errors.AsType[redis.Error](err); said { // it is full: what is there is there, and the rest is loaded without a claim
+		return answers, nil
+	}
 	for i, a := range claimed {
 		answers[at[i]] = a
 	}
 	return answers, err
+}
+
+// unclaim gives up what was claimed for those who have not waited for it.
+func (l *line) unclaim(ctx context.Context, n names, qs []question, claimed []cache.Answer) {
+	var drops []cache.Fill
+	for i, a := range claimed {
+		if a.Claim != 0 {
+			drops = append(drops, cache.Fill{Key: qs[i].key, Claim: a.Claim, Drop: true})
+		}
+	}
+	if len(drops) > 0 {
+		_, _ = l.fill(context.WithoutCancel(ctx), n, drops) // else they end by themselves
+	}
 }
 
 // reading is what is asked of a partition in one pipeline.
@@ -422,12 +445,15 @@ func (l *line) runAll(ctx context.Context, what string, steps []step) ([]any, er
 			errs = append(errs, err)
 		}
 	}
+	if len(errs) == 0 && !redislua.Unknown(err) { // a hook of the client's has said no
+		errs = append(errs, err)
+	}
 	return answers, wrap(what, errors.Join(errs...))
 }
 
 func wrap(what string, err error) error {
-	if err == nil {
-		return nil
+	if err == nil || errors.Is(err, ErrServer) {
+		return err // which says what it is
 	}
 	return fmt.Errorf("rediscache: %s: %w", what, err)
 }

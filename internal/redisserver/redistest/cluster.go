@@ -71,6 +71,19 @@ func (c *Cluster) Owner(t testing.TB, slot int) int {
 	return 0
 }
 
+// Begin has a slot be on its way to another node, with all its keys where they were, until back is called.
+func (c *Cluster) Begin(t testing.TB, slot, to int) (back func()) {
+	t.Helper()
+	ctx, from := t.Context(), c.Owner(t, slot)
+	require.NoError(t, c.Nodes[to].Do(ctx, "cluster", "setslot", slot, "importing", c.ids[from]).Err())
+	require.NoError(t, c.Nodes[from].Do(ctx, "cluster", "setslot", slot, "migrating", c.ids[to]).Err())
+	return func() {
+		for _, node := range []int{from, to} {
+			require.NoError(t, c.Nodes[node].Do(ctx, "cluster", "setslot", slot, "stable").Err())
+		}
+	}
+}
+
 // Move moves a slot to another node, as redis-cli --cluster reshard does, a few keys at a time.
 func (c *Cluster) Move(t testing.TB, slot, to int) {
 	t.Helper()
@@ -79,8 +92,7 @@ func (c *Cluster) Move(t testing.TB, slot, to int) {
 	if from == to {
 		return
 	}
-	require.NoError(t, c.Nodes[to].Do(ctx, "cluster", "setslot", slot, "importing", c.ids[from]).Err())
-	require.NoError(t, c.Nodes[from].Do(ctx, "cluster", "setslot", slot, "migrating", c.ids[to]).Err())
+	c.Begin(t, slot, to)
 	host, port, err := net.SplitHostPort(c.Nodes[to].Options().Addr)
 	require.NoError(t, err)
 	for {
