@@ -3,6 +3,7 @@ package rediscache
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/breakwater-go/breakwater/cache"
 )
@@ -32,6 +33,14 @@ func (s *Store) Told(scope string) uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.seq
+}
+
+// Leased says whether a scope's partition has been told of all that was invalidated until lag ago.
+func (s *Store) Leased(scope string, lag time.Duration) bool {
+	p := s.partOf(scope)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lease.Holds(lag)
 }
 
 // Parse reads b as everything that comes from Redis.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -273,6 +274,46 @@ func TestASecondCacheWithASmallerLag(t *testing.T) {
 		}
 	}
 	assert.Fail(t, "memory is not trusted for long", "%+v", c2.Stats())
+}
+
+// between is a hook of a client that does something once, before a partition's first question what was invalidated since is sent.
+type between struct {
+	redis.Hook
+
+	meta string // of the partition
+	once sync.Once
+	do   func()
+}
+
+func (*between) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (*between) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (b *between) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if args := fmt.Sprint(cmds[0].Args()); strings.Contains(args, "ZRANGEBYSCORE") && strings.Contains(args, b.meta) {
+			b.once.Do(b.do)
+		}
+		return next(ctx, cmds)
+	}
+}
+
+// A process whose first read of a partition comes while its channel is made trusts its memory from then on, and not from the next beat.
+func TestAReadWhileTheChannelIsMadeDelaysNoLease(t *testing.T) {
+	t.Parallel()
+	client := redistest.Dial(t, redistest.Start(t).Addr)
+	store := rediscache.New(client, rediscache.Config{Timeout: 10 * time.Second})
+	t.Cleanup(store.Close)
+	require.NoError(t, store.Watch("test", 24*time.Hour, func(cache.Notice) {})) // with a beat every six hours
+	read := func(scope string) {
+		_, err := store.Get(t.Context(), "test", []cache.Key{{Scope: scope, ID: "k"}}, 0)
+		assert.NoError(t, err)
+	}
+	other := "shop"
+	for store.KeyOf(other, "meta") == store.KeyOf("", "meta") {
+		other += "s"
+	}
+	client.AddHook(&between{meta: store.KeyOf("", "meta"), do: func() { read("") }})
+	read(other) // begins to listen, for all partitions
+	require.Eventually(t, func() bool { return store.Leased("", time.Hour) && store.Leased(other, time.Hour) }, soon, time.Millisecond)
 }
 
 // front stands before a server, and can stand before another.

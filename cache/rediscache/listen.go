@@ -16,6 +16,15 @@ import (
 
 // catchUp tells what was invalidated since what was told, and renews the lease as of its begin.
 func (p *part) catchUp(ctx context.Context) error {
+	for {
+		if current, err := p.catchUpOnce(ctx); current || err != nil {
+			return err
+		}
+	}
+}
+
+// catchUpOnce says whether what it has asked about was still so when the answer came.
+func (p *part) catchUpOnce(ctx context.Context) (current bool, err error) {
 	p.mu.Lock()
 	epoch, seq := p.epoch, p.seq
 	p.mu.Unlock()
@@ -25,26 +34,26 @@ func (p *part) catchUp(ctx context.Context) error {
 		cmd = pipe.Eval(ctx, since.Text, []string{p.key("meta"), p.key("log"), p.key("floors")}, epoch, strconv.FormatUint(seq, 10))
 	})
 	if err != nil {
-		return wrap("catch up", err)
+		return false, wrap("catch up", err)
 	}
 	if !who.listened {
-		return errNotListened
+		return false, errNotListened
 	}
 	list, _ := cmd.Val().([]any)
 	if len(list) < 3 {
-		return errors.New("rediscache: catch up: not an answer")
+		return false, errors.New("rediscache: catch up: not an answer")
 	}
 	now, latest, _ := place(list)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.epoch != epoch {
-		return nil // somebody else was quicker
+		return false, nil // a read was quicker, and knows an epoch now
 	}
 	if list[2] == "lost" {
 		if p.lost(now, latest); now != "" {
 			p.renew(begin)
 		}
-		return nil
+		return true, nil
 	}
 	for i := 3; i+2 < len(list); i += 3 {
 		text, _ := list[i].(string)
@@ -56,7 +65,7 @@ func (p *part) catchUp(ctx context.Context) error {
 	}
 	p.seq = max(p.seq, latest)
 	p.renew(begin)
-	return nil
+	return true, nil
 }
 
 // errNotListened says that the server that answers is not the one that this process listens to.
