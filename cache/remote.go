@@ -27,7 +27,7 @@ type Remote interface {
 	// done: until a later call has, this Remote does not answer Get with what may be invalid.
 	Invalidate(ctx context.Context, name string, what []Invalidation) error
 
-	// Purge is an invalidation of a scope after which nothing of it is stored.
+	// Purge is an invalidation of a scope after which nothing of it is stored. What else was invalidated may not be told apart any more from what it has erased: fills of others that began before may be void too.
 	Purge(ctx context.Context, name, scope string) error
 }
 

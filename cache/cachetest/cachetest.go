@@ -43,7 +43,9 @@ func Run(t *testing.T, cfg Config) {
 	cfg.Short = cmp.Or(cfg.Short, 300*time.Millisecond)
 	for _, c := range checks {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
+			if !c.alone {
+				t.Parallel()
+			}
 			cfg.Bubble(t, func(t *testing.T) { //nolint:thelper // not one
 				if err := c.run(t.Context(), newRig(cfg.New(t), cfg.Short)); err != nil {
 					t.Error(err)
