@@ -186,6 +186,7 @@ func (l *line) flush(ctx context.Context) error {
 }
 
 // Purge implements [cache.Remote]. It looks through the names of all keys of the server, of all masters in a Cluster (SCAN), a thousand at a time: on a large one it takes seconds, and holds nobody up. Only ctx bounds it.
+// An entry whose slot moves between two servers at that very moment may be passed over: nothing finds it any more, and it ends with its TTL; Purge again when the move is over.
 func (s *Store) Purge(ctx context.Context, name, scope string) error {
 	if err := s.Invalidate(ctx, name, []cache.Invalidation{{Kind: cache.OfScope, Scope: scope}}); err != nil {
 		return err
